@@ -1,0 +1,67 @@
+"""Every error that mmrank raises on purpose.
+
+    MmrankError
+    ├── ConfigError             a setting is unknown, of the wrong type, or out of its bounds
+    │   └── UnknownComponentError   no module of that name in its family
+    ├── DatasetError            a table, row or picture cannot be used
+    ├── ProtocolError           a message is not what the protocol allows
+    ├── CheckpointError         a checkpoint is damaged or belongs to another configuration
+    └── PrivacyError            the stated guarantee would not hold
+        ├── BudgetExhaustedError    the next charge would pass the budget
+        └── UnsupportedModuleError  a layer has no per-unit gradient that can be trusted
+
+Each message names the value, the bound and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MmrankError(Exception):
+    """Base of every error raised on purpose; the command line prints it and exits 2."""
+
+
+class ConfigError(MmrankError):
+    """A setting is unknown, of the wrong type, or out of its bounds."""
+
+
+class UnknownComponentError(ConfigError):
+    """No module of that name in its family."""
+
+
+class DatasetError(MmrankError):
+    """A table, row or picture cannot be used."""
+
+
+class ProtocolError(MmrankError):
+    """A message is not what the protocol allows."""
+
+
+class CheckpointError(MmrankError):
+    """A checkpoint is damaged or belongs to another configuration."""
+
+
+class PrivacyError(MmrankError):
+    """The stated guarantee would not hold."""
+
+
+class BudgetExhaustedError(PrivacyError):
+    """The next charge would pass the budget."""
+
+
+class UnsupportedModuleError(PrivacyError):
+    """A layer has no per-unit gradient that can be trusted."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the closest known word, or nothing.
+
+    >>> nearest("escii", ["esci", "hm"])
+    " Did you mean 'esci'?"
+    >>> nearest("zzz", ["esci", "hm"])
+    ''
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,87 @@
+"""What client and server say to each other: plain dictionaries of arrays and numbers, spelled once.
+
+A train request is the model and where it stands in the run; a reply is a privatised update or a code.
+Nothing else leaves a client: no count, loss, metric, query, norm or text of an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mmrank.errors import ProtocolError
+
+VERSION = 1
+
+Code = Literal["ok", "exhausted", "config_mismatch", "bad_request", "refused", "failed"]
+CODES: tuple[Code, ...] = ("ok", "exhausted", "config_mismatch", "bad_request", "refused", "failed")
+"""ok: an update follows. exhausted: the budget would be passed. config_mismatch: the server runs another
+configuration than this client agreed to. bad_request: malformed. refused: the client's policy says no.
+failed: an error at home; its text stays there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """The model of round `round_number` (1 is the first) of run `run`; parameters: float32 arrays by name."""
+
+    run: str
+    round_number: int
+    config_sha256: str
+    parameters: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReply:
+    """`update`: new minus old parameters, privatised, the request's names and shapes; empty unless code is ok.
+
+    epsilon: what the client's ledger stands at after this charge, at its public delta (inf without
+    privacy): a public total, since q, sigma and the steps are. It tells nothing of the data.
+    """
+
+    code: Code
+    client: str
+    round_number: int
+    update: Mapping[str, np.ndarray]
+    epsilon: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolment:
+    """What a client says of itself once: its public name, kind and promise."""
+
+    client: str
+    kind: Literal["merchant", "device"]
+    mechanism: str
+    unit: str
+    delta: float
+    budget_epsilon: float
+    version: int = VERSION
+
+
+def check_update(update: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> str | None:
+    """Why `update` cannot be aggregated with a model of the shapes `like`, or None where it can.
+
+    >>> check_update({"w": np.zeros(2, np.float32)}, {"w": np.zeros(3, np.float32)})
+    'w has shape (2,), not (3,)'
+    """
+    if set(update) != set(like):
+        return f"names {sorted(set(update) ^ set(like))} are missing or unknown"
+    for name, array in update.items():
+        if array.dtype != np.float32:
+            return f"{name} has dtype {array.dtype}, not float32"
+        if array.shape != like[name].shape:
+            return f"{name} has shape {array.shape}, not {like[name].shape}"
+        if not np.isfinite(array).all():
+            return f"{name} is not finite"
+    return None
+
+
+def check_code(code: str) -> Code:
+    """`code` as a protocol code; ProtocolError for anything else."""
+    for known in CODES:
+        if code == known:
+            return known
+    raise ProtocolError(f"Expected reply code {code!r} to be one of {', '.join(CODES)}; the client speaks another version.")

@@ -1,0 +1,256 @@
+"""The configuration as frozen dataclasses, from plain dictionaries.
+
+YAML is read elsewhere (simulations/config.py, client/app.py, server/app.py): here it is already a
+dictionary. Unknown keys fail with the nearest match; each bound names the value and the remedy.
+A component is a dictionary with a `name`; its other keys go to the component's `build` unchanged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mmrank.errors import ConfigError, nearest
+
+Component = Mapping[str, Any]
+
+
+def _component(name: str, **settings: Any) -> Any:
+    return field(default_factory=lambda: {"name": name, **settings})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The ranker. `towers: frozen` encodes the catalogue once; `end_to_end` trains text and image encoders too."""
+
+    towers: Literal["frozen", "end_to_end"] = "frozen"
+    text: Component = _component("tfidf")
+    image: Component = _component("efficientnet")
+    behaviour: Component = _component("attention")
+    fusion: Component = _component("concatenation")
+    dim: int = 32
+    feature_dim: int = 64
+    history_length: int = 20
+    use_text: bool = True
+    use_image: bool = True
+    use_behaviour: bool = True
+    use_event_type: bool = True
+    use_time_gap: bool = True
+    use_price: bool = True
+    use_category: bool = True
+    content_prior: bool = True
+
+    def __post_init__(self) -> None:
+        _bounded("model.dim", self.dim, 1, 4096)
+        _bounded("model.feature_dim", self.feature_dim, 1, 4096)
+        _bounded("model.history_length", self.history_length, 1, 1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Local training; public, the same for every client."""
+
+    loss: Component = _component("softmax")
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batch_size: int = 32
+    local_steps: int = 10
+    slate_length: int = 20
+
+    def __post_init__(self) -> None:
+        _positive("training.learning_rate", self.learning_rate)
+        _bounded("training.momentum", self.momentum, 0.0, 0.999)
+        _bounded("training.weight_decay", self.weight_decay, 0.0, 10.0)
+        _bounded("training.batch_size", self.batch_size, 1, 1_000_000)
+        _bounded("training.local_steps", self.local_steps, 1, 1_000_000)
+        _bounded("training.slate_length", self.slate_length, 2, 10_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationSettings:
+    """The server's side of a run."""
+
+    rounds: int = 20
+    cohort_size: int = 50
+    aggregation: Component = _component("fedavg")
+    min_replies: int = 1
+    reply_timeout_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        _bounded("federation.rounds", self.rounds, 1, 1_000_000)
+        _bounded("federation.cohort_size", self.cohort_size, 1, 10_000_000)
+        _bounded("federation.min_replies", self.min_replies, 1, self.cohort_size)
+        _positive("federation.reply_timeout_seconds", self.reply_timeout_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacySettings:
+    """What each client promises its people; public, and never derived from the client's data.
+
+    sampling_rate: Poisson rate q of one local step. expected_batch_size: the public denominator of
+    a step's noisy sum. epsilon: the target from which the noise multiplier is calibrated, over
+    `rounds` x `local_steps` steps; give it or noise_multiplier, not both. budget_epsilon: where the ledger
+    refuses (the target where absent). ledger: `throwaway` or the path of a file. noise: `seeded` in simulations only.
+    """
+
+    mechanism: Literal["no_privacy", "dp_sgd"] = "no_privacy"
+    unit: Literal["slate"] = "slate"
+    sampling_rate: float = 0.05
+    expected_batch_size: float = 64.0
+    max_grad_norm: float = 1.0
+    noise_multiplier: float | None = None
+    epsilon: float | None = None
+    budget_epsilon: float | None = None
+    delta: float = 1e-6
+    noise: Literal["secure", "seeded"] = "secure"
+    ledger: str = "throwaway"
+    grad_sample: Literal["opacus", "vmap"] = "opacus"
+    micro_batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sampling_rate <= 1:
+            raise ConfigError(f"Expected privacy.sampling_rate={self.sampling_rate} in (0, 1]; set privacy.sampling_rate.")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"Expected privacy.delta={self.delta} in (0, 1); set privacy.delta, for example 1e-6.")
+        _positive("privacy.expected_batch_size", self.expected_batch_size)
+        _positive("privacy.max_grad_norm", self.max_grad_norm)
+        _bounded("privacy.micro_batch_size", self.micro_batch_size, 1, 1_000_000)
+        for name in ("noise_multiplier", "epsilon", "budget_epsilon"):
+            value = getattr(self, name)
+            if value is not None:
+                _positive(f"privacy.{name}", value)
+        if self.mechanism == "dp_sgd" and (self.epsilon is None) == (self.noise_multiplier is None):
+            raise ConfigError(
+                f"Expected one of privacy.epsilon={self.epsilon} and privacy.noise_multiplier={self.noise_multiplier} "
+                "with mechanism dp_sgd; set the target or the noise, and leave the other out."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What a simulation measures; none of it crosses the wire."""
+
+    every: int = 5
+    clients: int = 200
+    seeds: int = 3
+    rows: tuple[str, ...] = ()
+    bootstrap: int = 1000
+    centralised_epochs: int = 10
+    local_only_steps: int = 50
+    max_slates_per_client: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("every", "clients", "seeds", "bootstrap", "centralised_epochs", "local_only_steps", "max_slates_per_client"):
+            _bounded(f"evaluation.{name}", getattr(self, name), 1, 10_000_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One run."""
+
+    name: str = "run"
+    seed: int = 0
+    engine: str = "inline"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dataset: Component = _component("marketplace")
+    features_cache: str = "~/.cache/mmrank"
+    tracking: Literal["tensorboard", "wandb_offline", "none"] = "tensorboard"
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    federation: FederationSettings = field(default_factory=FederationSettings)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, numbers and strings: what `parse` takes back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of every setting; equal settings, written in any order, have equal hashes."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def parse(raw: Mapping[str, Any]) -> Settings:
+    """Settings from nested dictionaries.
+
+    Raises ConfigError for an unknown key (with the nearest match), a wrong type, or a value out of bounds.
+    """
+    return _parse_dataclass(Settings, raw, "")
+
+
+def _parse_dataclass(kind: type, raw: Any, where: str) -> Any:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"Expected {where or 'the configuration'} to be a table of settings, not {raw!r}.")
+    hints = typing.get_type_hints(kind)
+    names = [item.name for item in dataclasses.fields(kind)]
+    values = {}
+    for key, value in raw.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in names:
+            raise ConfigError(f"Unknown setting '{path}'; known here: {', '.join(names)}.{nearest(str(key), names)}")
+        values[key] = _parse_value(hints[key], value, path)
+    return kind(**values)
+
+
+def _parse_value(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _parse_dataclass(typing.cast(type, hint), value, path)
+    if hint == Component:
+        return _parse_component(value, path)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(
+                f"Expected {path}={value!r} to be one of {', '.join(map(str, arguments))}.{nearest(str(value), map(str, arguments))}"
+            )
+        return value
+    if origin is types.UnionType:
+        return None if value is None else _parse_value(next(a for a in arguments if a is not type(None)), value, path)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            raise ConfigError(f"Expected {path}={value!r} to be a list.")
+        return tuple(_parse_value(arguments[0], item, path) for item in value)
+    return _parse_scalar(hint, value, path)
+
+
+def _parse_component(value: Any, path: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ConfigError(f"Expected {path}={value!r} to be a name, or a table with a `name`.")
+    return dict(value)
+
+
+def _parse_scalar(hint: Any, value: Any, path: str) -> Any:
+    if hint is float and isinstance(value, str):
+        try:  # YAML reads 1e-6 as text
+            value = float(value)
+        except ValueError:
+            raise ConfigError(f"Expected {path}={value!r} to be a number.") from None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"Expected {path}={value!r} to be of type {hint.__name__}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"Expected {path}={value!r} to be finite.")
+    return value
+
+
+def _positive(path: str, value: float) -> None:
+    if not value > 0:
+        raise ConfigError(f"Expected {path}={value} to be above 0; set {path}.")
+
+
+def _bounded(path: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"Expected {path}={value} in [{low}, {high}]; set {path}.")
