@@ -1,0 +1,231 @@
+"""The ranker: encoders -> item, query and user vectors -> one score a candidate.
+
+    score(c) = w . prior(c)                      zero-shot cosines, where the towers are frozen
+             + <query, A c> / sqrt(d)            how the words asked for fit the item
+             + <user(c), B c> / sqrt(d)          how the person's history fits it; 0 without a history
+             + b . c + m . match(c)              item quality; price and category against the history
+
+A, B, b and m start at zero, so an untrained ranker orders as the prior does, and training begins from there.
+Every layer's first axis is the slate, the privacy unit: items are never folded into it. There is no
+table of user or item ids: a new person, item or merchant works from the first request.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmrank import components
+from mmrank.errors import ConfigError
+from mmrank.features import FeatureTable, image_encoder, text_encoder
+from mmrank.randomness import stream_key
+from mmrank.settings import ModelSettings
+from mmrank.slates import EVENT_TYPES, SlateBatch
+
+PRIOR_NAMES = ("query_text", "history_image", "history_text")
+PRIOR_START = 5.0
+"""Inverse temperature of the prior's softmax before training: cosines differ by a few tenths within a slate."""
+GAP_SCALE = math.log1p(365.0)
+"""Public: an event one year old has time gap 1."""
+META_WIDTH = 4  # price, and whether price, text and image are there
+
+
+class Ranker(nn.Module):
+    """See the module's docstring; build it with `build_ranker`."""
+
+    def __init__(self, model: ModelSettings) -> None:
+        super().__init__()
+        dim = model.dim
+        self.model = model
+        self.text_tower = text_encoder(model).tower(dim) if model.use_text else None
+        self.image_tower = image_encoder(model).tower(dim) if model.use_image else None
+        self.text_missing = nn.Linear(1, dim, bias=False) if model.use_text else None
+        self.image_missing = nn.Linear(1, dim, bias=False) if model.use_image else None
+        self.fusion = components.build("mmrank.fusion", model.fusion, dim=dim, meta_width=META_WIDTH)
+        self.behaviour: nn.Module | None = None
+        if model.use_behaviour:
+            event_width = dim + len(EVENT_TYPES) + 1
+            self.behaviour = components.build(
+                "mmrank.encoders.behaviour", model.behaviour, dim=dim, event_width=event_width
+            )
+            self.user_head = _zero_linear(dim, dim)
+            self.match = _zero_linear(2, 1)
+        if model.use_text:
+            self.query_head = _zero_linear(dim, dim)
+        if model.content_prior and model.towers == "frozen":
+            self.prior = nn.Linear(len(PRIOR_NAMES), 1, bias=False)
+            nn.init.constant_(self.prior.weight, PRIOR_START)
+        else:
+            self.prior = None
+        self.quality = _zero_linear(dim, 1)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Scores [batch, slate] of the tensors that `gather` makes; a padded candidate's score means nothing."""
+        length = inputs["prior"].shape[1]
+        text = self.text_tower(inputs["text"]) if self.text_tower is not None else None
+        items = self.item_vectors(
+            text=text[:, 1:] if text is not None else None,
+            image=self.image_tower(inputs["image"]) if self.image_tower is not None else None,
+            meta=inputs["meta"],
+        )
+        query = text[:, 0] * inputs["has_query"] if text is not None else None
+        return self.score(items[:, :length], items[:, length:], query, inputs)
+
+    def item_vectors(self, *, text: Tensor | None, image: Tensor | None, meta: Tensor) -> Tensor:
+        """Fused vectors [batch, item, dim] of tower outputs [batch, item, dim] and meta [batch, item, 4]."""
+        has_text, has_image = meta[..., 2:3], meta[..., 3:4]
+        if text is not None and self.text_missing is not None:
+            text = text * has_text + self.text_missing(1.0 - has_text)
+        if image is not None and self.image_missing is not None:
+            image = image * has_image + self.image_missing(1.0 - has_image)
+        return self.fusion(text, image, meta)
+
+    def score(self, items: Tensor, events: Tensor, query: Tensor | None, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Scores [batch, slate] of candidate vectors [batch, slate, dim].
+
+        events: item vectors [batch, history, dim] of the history. query: [batch, dim].
+        `inputs` needs prior, match, event_type, gap and history_mask as `gather` makes them.
+        """
+        scale = 1.0 / math.sqrt(items.shape[-1])
+        scores = self.quality(items).squeeze(-1)
+        if self.prior is not None:
+            scores = scores + self.prior(inputs["prior"]).squeeze(-1)
+        if query is not None:
+            scores = scores + scale * (self.query_head(items) * query.unsqueeze(1)).sum(-1)
+        if self.behaviour is not None:
+            mask = inputs["history_mask"]
+            events = torch.cat([events, inputs["event_type"], inputs["gap"]], dim=-1)
+            user = self.behaviour(events, mask, items)
+            scores = scores + scale * (self.user_head(items) * user).sum(-1)
+            scores = scores + self.match(inputs["match"]).squeeze(-1)
+        return scores
+
+
+def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs, bias=False)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+def build_ranker(model: ModelSettings, *, seed: int) -> Ranker:
+    """A new ranker whose weights depend on `seed` alone; it needs no catalogue.
+
+    Raises ConfigError where an encoder that must be trained stands behind frozen towers.
+    """
+    if model.towers == "frozen":
+        for kind, used, encoder in (
+            ("text", model.use_text, text_encoder(model)),
+            ("image", model.use_image, image_encoder(model)),
+        ):
+            if used and encoder.trainable:
+                name = (model.text if kind == "text" else model.image)["name"]
+                raise ConfigError(
+                    f"Expected model.{kind}={name} to be a frozen encoder with model.towers=frozen; "
+                    f"set model.towers: end_to_end, or choose a pretrained or statistical encoder."
+                )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_key(seed, "ranker") % 2**63)
+        return Ranker(model)
+
+
+def parameters_of(ranker: nn.Module) -> dict[str, np.ndarray]:
+    """Copies of every trainable parameter, float32, by name."""
+    return {
+        name: parameter.detach().cpu().numpy().astype(np.float32, copy=True)
+        for name, parameter in ranker.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+@torch.no_grad()
+def load_parameters(ranker: nn.Module, parameters: Mapping[str, np.ndarray]) -> None:
+    """Copy `parameters` into the ranker, in place. Raises KeyError or RuntimeError where names or shapes differ."""
+    for name, parameter in ranker.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(torch.from_numpy(np.asarray(parameters[name], dtype=np.float32)))
+
+
+def gather(batch: SlateBatch, features: FeatureTable, model: ModelSettings | None = None) -> dict[str, Tensor]:
+    """What the ranker sees of `batch`: each tensor's first axis is the slate, also for no slates at all.
+
+    text [B, 1+L+H, *row] (the query first), image [B, L+H, *row], has_query [B, 1], meta [B, L+H, 4],
+    prior [B, L, 3], match [B, L, 2], event_type [B, H, 4] one-hot, gap [B, H, 1], history_mask float [B, H].
+    `model` switches single behaviour features off; None leaves all on.
+    """
+    model = model or ModelSettings()
+    length = batch.candidates.shape[1]
+    index = torch.cat([batch.candidates, batch.history], dim=1)
+    there = index >= 0
+    index = index.clamp(min=0)
+    query = features.query_rows(batch.query)
+    text = torch.cat([query.unsqueeze(1), features.text[index]], dim=1)
+    image = features.image[index]
+    has_text, has_image, has_price = (
+        (table[index] & there).float() for table in (features.has_text, features.has_image, features.has_price)
+    )
+    price = features.price[index] * has_price
+    meta = torch.stack([price, has_price, has_text, has_image], dim=-1)
+    if not model.use_price:
+        meta = meta * torch.tensor([0.0, 0.0, 1.0, 1.0])
+    mask = batch.history_mask.float()
+    event_type = nn.functional.one_hot(batch.event_type, len(EVENT_TYPES)).float() * mask.unsqueeze(-1)
+    gap = (torch.log1p(batch.age_days.clamp(min=0.0)) / GAP_SCALE * mask).unsqueeze(-1)
+    has_query = torch.tensor([[float(bool(words))] for words in batch.query]).reshape(len(batch), 1)
+    return {
+        "text": text,
+        "image": image,
+        "has_query": has_query,
+        "meta": meta,
+        "prior": content_prior(text, image, has_text, has_image, mask, length, model),
+        "match": _match(features.category[index], price, has_price, mask, length, model),
+        "event_type": event_type if model.use_event_type else torch.zeros_like(event_type),
+        "gap": gap if model.use_time_gap else torch.zeros_like(gap),
+        "history_mask": mask,
+    }
+
+
+def content_prior(
+    text: Tensor, image: Tensor, has_text: Tensor, has_image: Tensor, mask: Tensor, length: int, model: ModelSettings
+) -> Tensor:
+    """Zero-shot similarities [B, L, 3] in the order of PRIOR_NAMES, each in [-1, 1].
+
+    text [B, 1+L+H, D] and image [B, L+H, D'] are unit rows of frozen encoders; an absent row or an
+    empty history gives 0. Towers that are trained have no zero-shot similarity: all 0.
+    """
+    prior = torch.zeros(text.shape[0], length, len(PRIOR_NAMES))
+    if model.towers != "frozen":
+        return prior
+    if model.use_text:
+        words = text[:, 1:]
+        prior[..., 0] = (words[:, :length] * text[:, :1]).sum(-1) * has_text[:, :length]
+        if model.use_behaviour:
+            prior[..., 2] = _mean_similarity(words, has_text, mask, length)
+    if model.use_image and model.use_behaviour:
+        prior[..., 1] = _mean_similarity(image, has_image, mask, length)
+    return prior
+
+
+def _mean_similarity(rows: Tensor, there: Tensor, mask: Tensor, length: int) -> Tensor:
+    """[B, L]: each candidate's cosine with the mean of the history's rows that are there."""
+    weight = mask * there[:, length:]
+    total = (rows[:, length:] * weight.unsqueeze(-1)).sum(1)
+    mean = total / weight.sum(1, keepdim=True).clamp(min=1.0)
+    return (rows[:, :length] * mean.unsqueeze(1)).sum(-1) * there[:, :length]
+
+
+def _match(
+    category: Tensor, price: Tensor, has_price: Tensor, mask: Tensor, length: int, model: ModelSettings
+) -> Tensor:
+    """[B, L, 2]: share of the history in the candidate's category; how far its price is from the history's mean."""
+    count = mask.sum(1, keepdim=True)
+    same = (category[:, :length, None] == category[:, None, length:]).float() * mask[:, None]
+    share = same.sum(-1) / count.clamp(min=1.0)
+    priced = mask * has_price[:, length:]
+    mean = (price[:, length:] * priced).sum(1, keepdim=True) / priced.sum(1, keepdim=True).clamp(min=1.0)
+    known = has_price[:, :length] * (priced.sum(1, keepdim=True) > 0)
+    distance = (price[:, :length] - mean).abs() * known
+    return torch.stack([share * float(model.use_category), distance * float(model.use_price)], dim=-1)
