@@ -19,9 +19,7 @@ def available(family: str) -> list[str]:
     True
     """
     package = importlib.import_module(family)
-    return sorted(
-        module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")
-    )
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
 
 
 def load(family: str, name: str) -> ModuleType:

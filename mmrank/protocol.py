@@ -84,4 +84,6 @@ def check_code(code: str) -> Code:
     for known in CODES:
         if code == known:
             return known
-    raise ProtocolError(f"Expected reply code {code!r} to be one of {', '.join(CODES)}; the client speaks another version.")
+    raise ProtocolError(
+        f"Expected reply code {code!r} to be one of {', '.join(CODES)}; the client speaks another version."
+    )

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from mmrank import components
-from mmrank.errors import ConfigError
 from mmrank.features import FeatureTable, image_encoder, text_encoder
 from mmrank.randomness import stream_key
 from mmrank.settings import ModelSettings
@@ -56,11 +55,10 @@ class Ranker(nn.Module):
             self.match = _zero_linear(2, 1)
         if model.use_text:
             self.query_head = _zero_linear(dim, dim)
+        self.prior: nn.Linear | None = None
         if model.content_prior and model.towers == "frozen":
             self.prior = nn.Linear(len(PRIOR_NAMES), 1, bias=False)
             nn.init.constant_(self.prior.weight, PRIOR_START)
-        else:
-            self.prior = None
         self.quality = _zero_linear(dim, 1)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -116,17 +114,6 @@ def build_ranker(model: ModelSettings, *, seed: int) -> Ranker:
 
     Raises ConfigError where an encoder that must be trained stands behind frozen towers.
     """
-    if model.towers == "frozen":
-        for kind, used, encoder in (
-            ("text", model.use_text, text_encoder(model)),
-            ("image", model.use_image, image_encoder(model)),
-        ):
-            if used and encoder.trainable:
-                name = (model.text if kind == "text" else model.image)["name"]
-                raise ConfigError(
-                    f"Expected model.{kind}={name} to be a frozen encoder with model.towers=frozen; "
-                    f"set model.towers: end_to_end, or choose a pretrained or statistical encoder."
-                )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, "ranker") % 2**63)
         return Ranker(model)

@@ -43,7 +43,9 @@ def parse_event(text: str, catalog: Catalog, *, time_days: float) -> Event:
     if kind not in EVENT_TYPES:
         raise ConfigError(f"Expected event {text!r} as type:item_id with a type of {', '.join(EVENT_TYPES)}.")
     if item_id not in catalog.index_of:
-        raise ConfigError(f"No item {item_id!r} in catalogue {catalog.name}; its ids look like {catalog.item_ids[0]!r}.")
+        raise ConfigError(
+            f"No item {item_id!r} in catalogue {catalog.name}; its ids look like {catalog.item_ids[0]!r}."
+        )
     return Event(item=catalog.index_of[item_id], event_type=EVENT_TYPES.index(kind), time_days=time_days)
 
 
@@ -98,7 +100,13 @@ class ItemIndex:
 
     @torch.inference_mode()
     def rank(
-        self, query: str, history: Sequence[Event], *, now_days: float, top: int, candidates: np.ndarray | None = None,
+        self,
+        query: str,
+        history: Sequence[Event],
+        *,
+        now_days: float,
+        top: int,
+        candidates: np.ndarray | None = None,
         retrieve: int = 1000,
     ) -> list[Ranked]:
         """The `top` best of `candidates` (those retrieved for the query by default), best first.

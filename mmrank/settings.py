@@ -118,7 +118,9 @@ class PrivacySettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.sampling_rate <= 1:
-            raise ConfigError(f"Expected privacy.sampling_rate={self.sampling_rate} in (0, 1]; set privacy.sampling_rate.")
+            raise ConfigError(
+                f"Expected privacy.sampling_rate={self.sampling_rate} in (0, 1]; set privacy.sampling_rate."
+            )
         if not 0 < self.delta < 1:
             raise ConfigError(f"Expected privacy.delta={self.delta} in (0, 1); set privacy.delta, for example 1e-6.")
         _positive("privacy.expected_batch_size", self.expected_batch_size)
@@ -149,7 +151,15 @@ class EvaluationSettings:
     max_slates_per_client: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("every", "clients", "seeds", "bootstrap", "centralised_epochs", "local_only_steps", "max_slates_per_client"):
+        for name in (
+            "every",
+            "clients",
+            "seeds",
+            "bootstrap",
+            "centralised_epochs",
+            "local_only_steps",
+            "max_slates_per_client",
+        ):
             _bounded(f"evaluation.{name}", getattr(self, name), 1, 10_000_000)
 
 
@@ -211,7 +221,8 @@ def _parse_value(hint: Any, value: Any, path: str) -> Any:
     if origin is Literal:
         if value not in arguments:
             raise ConfigError(
-                f"Expected {path}={value!r} to be one of {', '.join(map(str, arguments))}.{nearest(str(value), map(str, arguments))}"
+                f"Expected {path}={value!r} to be one of {', '.join(map(str, arguments))}."
+                f"{nearest(str(value), map(str, arguments))}"
             )
         return value
     if origin is types.UnionType:

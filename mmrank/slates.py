@@ -72,15 +72,11 @@ class SlateBatch:
     def select(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> SlateBatch:
         """The slates at `rows` [b], in that order; b may be 0."""
         index = torch.as_tensor(rows, dtype=torch.int64)
-        tensors = {
-            name: getattr(self, name)[index] for name in self.__dataclass_fields__ if name != "query"
-        }
+        tensors = {name: getattr(self, name)[index] for name in self.__dataclass_fields__ if name != "query"}
         return SlateBatch(query=tuple(self.query[i] for i in index.tolist()), **tensors)
 
 
-def collate(
-    slates: Sequence[Slate], *, history_length: int, slate_length: int | None = None
-) -> SlateBatch:
+def collate(slates: Sequence[Slate], *, history_length: int, slate_length: int | None = None) -> SlateBatch:
     """Pad `slates` into one batch; the newest `history_length` events of each are kept.
 
     slate_length: width L of the result; the longest slate by default. A public constant

@@ -1,0 +1,1 @@
+"""What runs in the middle and never sees behaviour: rounds, aggregation, checkpoints."""

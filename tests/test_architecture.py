@@ -30,7 +30,9 @@ def test_only_the_edges_import_flower():
 
 
 def test_the_library_reads_no_global_randomness():
-    forbidden = re.compile(r"\b(np\.random\.(rand|randn|seed|choice|shuffle|normal)|random\.(random|choice|sample|shuffle))\(")
+    forbidden = re.compile(
+        r"\b(np\.random\.(rand|randn|seed|choice|shuffle|normal)|random\.(random|choice|sample|shuffle))\("
+    )
     guilty = [
         f"{path.relative_to(ROOT)}: {match.group()}"
         for package in PACKAGES
@@ -60,17 +62,24 @@ def test_the_readme_tree_is_what_is_on_disk():
     drawn = readme_tree()
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split("\n")
     missing = [path for path in drawn if not (ROOT / path).exists()]
     assert not missing, f"drawn in README's tree but not on disk: {missing}"
     sources = {
         path
         for path in tracked
-        if path.endswith(".py") and path.split("/")[0] in PACKAGES and (ROOT / path).exists()
+        if path.endswith(".py")
+        and path.split("/")[0] in PACKAGES
+        and (ROOT / path).exists()
         and not Path(path).name.startswith("_")
     }
-    undrawn = {path for path in sources if not any(path == name or path.startswith(f"{name}/") for name in leaves(drawn))}
+    undrawn = {
+        path for path in sources if not any(path == name or path.startswith(f"{name}/") for name in leaves(drawn))
+    }
     assert not undrawn, f"on disk but not in README's tree: {sorted(undrawn)}"
 
 

@@ -7,7 +7,9 @@ from mmrank.errors import ConfigError, UnknownComponentError
 
 
 def test_an_unknown_name_lists_the_family_and_the_nearest():
-    with pytest.raises(UnknownComponentError, match=r"No 'softmx' in mmrank.losses; available: .*softmax.*Did you mean 'softmax'"):
+    with pytest.raises(
+        UnknownComponentError, match=r"No 'softmx' in mmrank.losses; available: .*softmax.*Did you mean 'softmax'"
+    ):
         components.load("mmrank.losses", "softmx")
 
 

@@ -25,7 +25,11 @@ class TargetAttention(nn.Module):
 
     def forward(self, events: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
         """[batch, slate, dim]; see the package."""
-        query, key, value = self._split(self.query(candidates)), self._split(self.key(events)), self._split(self.value(events))
+        query, key, value = (
+            self._split(self.query(candidates)),
+            self._split(self.key(events)),
+            self._split(self.value(events)),
+        )
         logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         # A large negative number, not -inf: a wholly padded row stays finite and is zeroed below.
         weights = (logits + (mask[:, None, None] - 1.0) * 1e9).softmax(-1)
@@ -35,5 +39,7 @@ class TargetAttention(nn.Module):
 def build(*, dim: int, event_width: int, heads: int = 4) -> nn.Module:
     """heads: attention heads; must divide dim."""
     if heads < 1 or dim % heads:
-        raise ConfigError(f"Expected model.behaviour.heads={heads} to divide model.dim={dim}; set model.behaviour.heads.")
+        raise ConfigError(
+            f"Expected model.behaviour.heads={heads} to divide model.dim={dim}; set model.behaviour.heads."
+        )
     return TargetAttention(dim=dim, event_width=event_width, heads=heads)
