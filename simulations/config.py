@@ -31,7 +31,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
 
 ENGINES = "simulations.engines"
 
-SUPPLIED = frozenset({"dim", "row_shape", "history_length", "settings", "seed", "inputs", "event_features"})
+SUPPLIED = frozenset({"dim", "meta_width", "event_width", "feature_dim"})
 """Arguments that the program passes to a component's entry; a configuration need not name them."""
 
 PATHS = ("dataset.root", "privacy.ledger", "features_cache")
@@ -84,7 +84,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except FileNotFoundError:
         shipped = ", ".join(sorted(str(config) for config in CONFIGS.glob("*.yaml")))
-        raise ConfigError(f"{path}: no such file; give the path of a YAML file, for example one of {shipped}.") from None
+        raise ConfigError(
+            f"{path}: no such file; give the path of a YAML file, for example one of {shipped}."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read ({error}); give the path of a YAML file.") from error
     except yaml.YAMLError as error:
@@ -94,6 +96,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a table of settings, found {type(raw).__name__}.")
     return raw
+
+
+def yaml_value(text: str, where: str) -> Any:
+    """One value, read as YAML 1.2 reads numbers; ConfigError, saying `where`, for what is none."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {_one_line(error)}") from error
 
 
 def with_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -106,10 +116,7 @@ def with_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str
         dotted, separator, text = override.partition("=")
         if not separator or not all(dotted.strip().split(".")):
             raise ConfigError(f"Expected --set {override!r} as key=value, for example --set federation.rounds=5.")
-        try:
-            value = yaml.load(text, Loader=_StrictLoader)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {override!r}: the value is not YAML: {_one_line(error)}") from error
+        value = yaml_value(text, f"--set {override!r}")
         if dotted.strip() in PATHS:
             value = _absolute(value, Path.cwd())
         _put(result, dotted.strip().split("."), value)

@@ -1,0 +1,1 @@
+"""The parts of the generated shop; client.datasets.marketplace puts them together."""

@@ -1,0 +1,201 @@
+"""The only door to a client's private side: enrol and train for the wire, evaluate and rank for its owner."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+
+import numpy as np
+import torch
+
+from client.datasets import Split
+from client.training import local_update, prepare
+from client.workspace import Workspace, input_hash
+from mmrank.errors import BudgetExhaustedError, PrivacyError
+from mmrank.metrics import METRICS, slate_metrics
+from mmrank.privacy.ledger import Account, charge_id
+from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise
+from mmrank.protocol import Code, Enrolment, TrainReply, TrainRequest, check_update
+from mmrank.randomness import numpy_generator
+from mmrank.ranker import gather, load_parameters, parameters_of
+from mmrank.ranking import Event, Ranked, history_of
+from mmrank.slates import collate
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_BATCH = 256
+
+
+class Vault:
+    """One client. Cheap to make: no slate, ledger or outbox is touched until a call needs it."""
+
+    def __init__(self, workspace: Workspace, client_id: str) -> None:
+        self.workspace, self.client_id = workspace, client_id
+
+    def enrol(self) -> Enrolment:
+        """What the client says of itself: public, and the same whatever data it holds."""
+        workspace, policy = self.workspace, self.workspace.policy
+        return Enrolment(
+            client=self.client_id,
+            kind=workspace.dataset.kind(self.client_id),
+            mechanism=policy.mechanism,
+            unit=policy.unit,
+            delta=policy.delta,
+            budget_epsilon=policy.budget_epsilon,
+        )
+
+    def train(self, request: TrainRequest) -> TrainReply:
+        """One round, charged before it trains; a code in place of an update where that can't be.
+
+        Asked again, the same request gets the same bytes and costs nothing more. Another input in the same round is
+        another charge with other noise. What is wrong with the client's data or disk is raised.
+        """
+        reason = self._fault(request)
+        if reason is not None:
+            logger.info("A request was turned away with code %s.", reason)
+            return self._without_update(request, reason)
+        try:
+            return self._train(request)
+        except BudgetExhaustedError:
+            return self._without_update(request, "exhausted", self._account().epsilon())
+        except PrivacyError as error:
+            logger.error("The client's policy refuses to train: %s", error)
+            return self._without_update(request, "refused")
+
+    def evaluate(self, parameters: Mapping[str, np.ndarray], split: Split) -> dict[str, float]:
+        """Exact means over the client's slates, in full length. LOCAL: for the owner or a simulation, never sent.
+
+        Keys: each of METRICS (NaN where no slate counts), `slates` that counted, and `left_out` for those
+        with nothing relevant.
+        """
+        workspace = self.workspace
+        slates = workspace.dataset.slates(self.client_id, split)
+        ranker = workspace.ranker.to(workspace.device).eval()
+        load_parameters(ranker, parameters)
+        values: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
+        for start in range(0, len(slates), EVALUATION_BATCH):
+            batch = collate(slates[start : start + EVALUATION_BATCH], history_length=ranker.model.history_length)
+            inputs = gather(batch, workspace.features, ranker.model)
+            with torch.inference_mode():
+                scores = ranker({name: tensor.to(workspace.device) for name, tensor in inputs.items()}).cpu().numpy()
+            measured = slate_metrics(scores, batch.relevance.numpy(), batch.candidate_mask.numpy())
+            for name in METRICS:
+                values[name].append(measured[name])
+        joined = {name: np.concatenate([*parts, np.empty(0)]) for name, parts in values.items()}
+        counted = ~np.isnan(joined[METRICS[0]])
+        means = {name: float(value[counted].mean()) if counted.any() else math.nan for name, value in joined.items()}
+        return {**means, "slates": float(counted.sum()), "left_out": float((~counted).sum())}
+
+    def rank(
+        self,
+        parameters: Mapping[str, np.ndarray],
+        query: str,
+        *,
+        top: int = 10,
+        events: Sequence[Event] = (),
+        user: int | None = None,
+    ) -> list[Ranked]:
+        """The catalogue's best items for `query` with a person's newest behaviour, best first. LOCAL.
+
+        events: what the person did since, added to what the slates tell. user: whose behaviour, within the client;
+        the one of the newest slate by default.
+        """
+        splits: tuple[Split, ...] = ("train", "validation", "test")
+        slates = [slate for split in splits for slate in self.workspace.dataset.slates(self.client_id, split)]
+        if user is None and slates:
+            user = max(slates, key=lambda slate: slate.time_days).user
+        history, now = history_of([slate for slate in slates if slate.user == user])
+        now = max([now, *(event.time_days for event in events)])
+        return self.workspace.index(parameters).rank(query, [*history, *events], now_days=now, top=top)
+
+    def _fault(self, request: TrainRequest) -> Code | None:
+        """The code for a request that can't be served, before anything private is touched."""
+        settings = self.workspace.settings
+        if request.config_sha256 != settings.sha256:
+            return "config_mismatch"
+        if not 1 <= request.round_number <= settings.federation.rounds:
+            return "bad_request"  # the noise was planned for that many rounds
+        if check_update(request.parameters, parameters_of(self.workspace.ranker)) is not None:
+            return "bad_request"
+        return None
+
+    def _train(self, request: TrainRequest) -> TrainReply:
+        workspace, mechanism = self.workspace, self.workspace.mechanism
+        # what could refuse does so before the charge
+        prepare(
+            workspace.ranker,
+            workspace.features,
+            training=workspace.settings.training,
+            privacy=mechanism,
+            device=workspace.device,
+        )
+        digest = input_hash(request.parameters)
+        if workspace.settings.privacy.mechanism == "no_privacy":
+            return self._compute(request, self._unprotected(request, digest), SeededNoise(0))
+        if workspace.settings.privacy.noise == "seeded":
+            return self._repeatable(request, digest)
+        kept = workspace.outbox.get(
+            run=request.run, client=self.client_id, round_number=request.round_number, input_hash=digest
+        )
+        if kept is not None:
+            return kept
+        account = self._account()
+        # A charge without a kept reply belongs to a training that was cut short: its noise may have been seen.
+        fresh = next(charge for charge in self._charges(request, digest) if not account.has(charge))
+        reply = self._compute(request, account.charge(fresh, mechanism.event), SecureNoise())
+        return workspace.outbox.put(reply, run=request.run, input_hash=digest)
+
+    def _repeatable(self, request: TrainRequest, digest: str) -> TrainReply:
+        """With seeded noise, training anew gives the same bytes: one draw of noise, so one charge, however often asked.
+
+        The noise is bound to the data, the client, the round and the input: another of them meets other noise.
+        """
+        settings, identity = self.workspace.settings, self._identity()
+        epsilon = self._account().charge(next(self._charges(request, digest)), self.workspace.mechanism.event)
+        noise = SeededNoise(settings.seed, identity, self.client_id, request.round_number, digest)
+        return self._compute(request, epsilon, noise)
+
+    def _unprotected(self, request: TrainRequest, digest: str) -> float:
+        """Epsilon inf; written into a ledger that is kept, so that nobody promises anything about this data later."""
+        if not self.workspace.throwaway:
+            self._account().charge(next(self._charges(request, digest)), self.workspace.mechanism.event)
+        return math.inf
+
+    def _compute(self, request: TrainRequest, epsilon: float, noise: Noise) -> TrainReply:
+        workspace, settings = self.workspace, self.workspace.settings
+        aggregation = settings.federation.aggregation
+        update = local_update(
+            workspace.ranker,
+            request.parameters,
+            workspace.batch(self.client_id, "train"),
+            workspace.features,
+            training=settings.training,
+            privacy=workspace.mechanism,
+            noise=noise,
+            shuffle=numpy_generator(settings.seed, "shuffle", self.client_id, request.round_number),
+            steps=settings.training.local_steps,
+            proximal_mu=float(aggregation.get("mu", 0.0)) if aggregation["name"] == "fedprox" else 0.0,
+            device=workspace.device,
+        )
+        return TrainReply(
+            code="ok", client=self.client_id, round_number=request.round_number, update=update, epsilon=epsilon
+        )
+
+    def _charges(self, request: TrainRequest, digest: str) -> Iterator[str]:
+        """The ids of this request's charges: the first, and one for each attempt after it."""
+        identity = self._identity()
+        for attempt in count():
+            yield charge_id(identity, request.run, request.round_number, self.client_id, digest, attempt)
+
+    def _identity(self) -> str:
+        return self.workspace.dataset.data_identity(self.client_id)
+
+    def _account(self) -> Account:
+        return self.workspace.ledger.account(self._identity(), self.workspace.policy)
+
+    def _without_update(self, request: TrainRequest, code: Code, epsilon: float = 0.0) -> TrainReply:
+        return TrainReply(
+            code=code, client=self.client_id, round_number=request.round_number, update={}, epsilon=epsilon
+        )

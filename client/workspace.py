@@ -1,0 +1,226 @@
+"""What all clients of one process share: settings, public features, one ranker, the ledger's file, the outbox."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from client.datasets import Dataset, Split
+from client.outbox import Outbox
+from mmrank import components
+from mmrank.errors import ConfigError, PrivacyError
+from mmrank.features import FeatureTable, build_features
+from mmrank.privacy.ledger import Ledger, Policy
+from mmrank.privacy.mechanism import Mechanism, build_mechanism
+from mmrank.ranker import Ranker, build_ranker, load_parameters
+from mmrank.ranking import ItemIndex
+from mmrank.settings import Settings, parse
+from mmrank.slates import SlateBatch, collate
+
+THROWAWAY = "throwaway"
+BATCHES_KEPT_BYTES = 256 * 2**20
+"""Padded slates of recent clients stay in memory up to here."""
+_SHARED_WORKSPACES = 2
+
+
+@dataclass(kw_only=True)
+class Workspace:
+    """A process' working place; `make_workspace` or `open_workspace` gives one.
+
+    ranker: shared scratch space, its parameters mean nothing between calls. state_dir: the run's own folder
+    (throwaway ledger, outbox, calibrated noise). deployment: real clients, real people; what holds for a
+    simulation alone is refused.
+    Raises PrivacyError where the settings would void the guarantee in a deployment.
+    """
+
+    settings: Settings
+    dataset: Dataset
+    features: FeatureTable
+    ranker: Ranker
+    device: torch.device
+    state_dir: Path
+    deployment: bool = False
+    _batches: OrderedDict[tuple[str, Split], SlateBatch] = field(default_factory=OrderedDict, init=False, repr=False)
+    _index: tuple[str, ItemIndex] | None = field(default=None, init=False, repr=False)
+    _batches_bytes: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.state_dir = Path(self.state_dir).expanduser()
+        if self.deployment:
+            check_deployment(self.settings, self.dataset)
+
+    @cached_property
+    def mechanism(self) -> Mechanism:
+        """What every client of the run trains under; its noise is calibrated once, and kept in the state folder."""
+        settings = self.settings
+        return build_mechanism(
+            settings.privacy, settings.training, rounds=settings.federation.rounds, cache_dir=self.state_dir
+        )
+
+    @property
+    def policy(self) -> Policy:
+        """What each client promises its people."""
+        privacy = self.settings.privacy
+        private = privacy.mechanism != "no_privacy"
+        budget = privacy.budget_epsilon or privacy.epsilon if private else None
+        return Policy(
+            mechanism=privacy.mechanism,
+            unit=privacy.unit,
+            delta=privacy.delta,
+            budget_epsilon=float("inf") if budget is None else budget,
+        )
+
+    @property
+    def throwaway(self) -> bool:
+        """Whether the ledger dies with the run."""
+        return self.settings.privacy.ledger == THROWAWAY
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The file of ledgers; a throwaway one lies in the state folder and survives kill -9, not a loss of power."""
+        if self.throwaway:
+            return Ledger(self.state_dir / "ledger.sqlite", durable=False)
+        return Ledger(Path(self.settings.privacy.ledger).expanduser(), durable=True)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """Replies computed under secure noise."""
+        return Outbox(self.state_dir / "outbox.sqlite", durable=not self.throwaway)
+
+    def index(self, parameters: Mapping[str, np.ndarray]) -> ItemIndex:
+        """The catalogue's vectors under a model; the last model's are kept."""
+        digest = input_hash(parameters)
+        if self._index is None or self._index[0] != digest:
+            ranker = copy.deepcopy(self.ranker).to("cpu")
+            load_parameters(ranker, parameters)
+            self._index = (digest, ItemIndex(ranker, self.features))
+        return self._index[1]
+
+    def batch(self, client_id: str, split: Split) -> SlateBatch:
+        """That client's slates, padded to the public `training.slate_length`; the last used stay in memory."""
+        key = (client_id, split)
+        if key in self._batches:
+            self._batches.move_to_end(key)
+            return self._batches[key]
+        batch = collate(
+            self.dataset.slates(client_id, split),
+            history_length=self.settings.model.history_length,
+            slate_length=self.settings.training.slate_length,
+        )
+        self._batches[key] = batch
+        self._batches_bytes += batch_bytes(batch)
+        while self._batches_bytes > BATCHES_KEPT_BYTES and len(self._batches) > 1:
+            self._batches_bytes -= batch_bytes(self._batches.popitem(last=False)[1])
+        return batch
+
+
+def input_hash(parameters: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names, shapes and values, in the order of the names: which model it is."""
+    sha = hashlib.sha256()
+    for name in sorted(parameters):
+        array = np.ascontiguousarray(parameters[name], dtype="<f4")
+        sha.update(repr((name, array.shape)).encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def batch_bytes(batch: SlateBatch) -> int:
+    """Memory of the batch's tensors."""
+    tensors = (value for value in vars(batch).values() if isinstance(value, torch.Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def check_deployment(settings: Settings, dataset: Dataset) -> None:
+    """Raise PrivacyError for what only a simulation may do."""
+    if dataset.simulation_only is not None:
+        raise PrivacyError(
+            f"Data set {dataset.name} is for simulations only: {dataset.simulation_only} "
+            "Choose another for a deployment."
+        )
+    privacy = settings.privacy
+    if privacy.mechanism == "no_privacy":
+        return
+    if privacy.noise == "seeded":
+        raise PrivacyError(
+            "privacy.noise=seeded can be subtracted by who knows the seed: epsilon is inf; set privacy.noise: secure."
+        )
+    if privacy.ledger == THROWAWAY:
+        raise PrivacyError(
+            "privacy.ledger=throwaway forgets what earlier runs spent; set privacy.ledger to a file that is kept."
+        )
+
+
+def make_workspace(
+    settings: Settings,
+    *,
+    state_dir: Path | str,
+    dataset: Dataset | None = None,
+    features: FeatureTable | None = None,
+    deployment: bool = False,
+) -> Workspace:
+    """A workspace in this process; `dataset` and `features` are loaded where they are not given.
+
+    Raises ConfigError for settings or a device that can't be had, PrivacyError as Workspace does.
+    """
+    device = choose_device(settings.device)
+    if dataset is None:
+        dataset = components.build("client.datasets", settings.dataset, entry="load")
+    if features is None:
+        features = build_features(
+            dataset.catalog, settings.model, cache_dir=Path(settings.features_cache).expanduser(), device=str(device)
+        )
+    ranker = build_ranker(settings.model, seed=settings.seed)
+    return Workspace(
+        settings=settings,
+        dataset=dataset,
+        features=features,
+        ranker=ranker,
+        device=device,
+        state_dir=Path(state_dir),
+        deployment=deployment,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. Raises ConfigError for a CUDA device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("Expected device=cuda to be there; this machine has none, set device: auto or cpu.")
+    return torch.device(name)
+
+
+_shared: OrderedDict[tuple[str, str, bool], Workspace] = OrderedDict()
+_shared_lock = threading.Lock()
+
+
+def open_workspace(config_path: str | Path, state_dir: str | Path, *, deployment: bool = False) -> Workspace:
+    """The workspace of a YAML configuration, kept for the process: a second call costs one read of the file.
+
+    Raises ConfigError where the file can't be read, and what make_workspace raises.
+    """
+    try:
+        raw = Path(config_path).read_bytes()
+        values = yaml.safe_load(raw)
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"Expected {config_path} to be a YAML file ({error}); pass the path of a configuration."
+        ) from error
+    key = (hashlib.sha256(raw).hexdigest(), str(Path(state_dir).expanduser().absolute()), deployment)
+    with _shared_lock:
+        if key not in _shared:
+            _shared[key] = make_workspace(parse(values or {}), state_dir=state_dir, deployment=deployment)
+            while len(_shared) > _SHARED_WORKSPACES:
+                _shared.popitem(last=False)
+        _shared.move_to_end(key)
+        return _shared[key]

@@ -1,0 +1,189 @@
+"""DP-SGD inside a client (Abadi et al. 2016): Poisson sampling, per-unit clipping, Gaussian noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from opacus.optimizers import DPOptimizer
+
+from mmrank.errors import PrivacyError
+from mmrank.privacy._checks import Inputs, units_of
+from mmrank.privacy.accountant import Event
+from mmrank.privacy.mechanism import LocalProblem
+from mmrank.privacy.noise import Noise
+from mmrank.privacy.per_unit import PerUnitGradients
+from mmrank.privacy.planning import calibrate
+from mmrank.settings import PrivacySettings, TrainingSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpSgd:
+    """One round of `steps` Poisson-sampled Gaussian mechanisms, each of L2 sensitivity max_grad_norm.
+
+    Guarantee: with noise that nobody else knows, the parameters after a round are (epsilon, delta)-DP for
+    epsilon([event], delta), for adding or removing one unit, whatever the unit and the others hold; a client
+    may hold any number of units, 0 included. It is over the reals: see mmrank.privacy.noise on floats.
+
+    sampling_rate: q, with which each unit enters a step, independently of all others. noise_multiplier: standard
+    deviation of a sum's noise over max_grad_norm. expected_batch_size: the public denominator; it scales the
+    step, and no privacy depends on it. micro_batch_size: units held at once; it changes memory alone.
+    """
+
+    sampling_rate: float
+    noise_multiplier: float
+    max_grad_norm: float
+    expected_batch_size: float
+    steps: int
+    unit: str = "slate"
+    grad_sample: Literal["opacus", "vmap"] = "opacus"
+    micro_batch_size: int = 64
+
+    name: ClassVar[str] = "dp_sgd"
+
+    def __post_init__(self) -> None:
+        _ = self.event  # its bounds are these
+        for field, value in (
+            ("max_grad_norm", self.max_grad_norm),
+            ("expected_batch_size", self.expected_batch_size),
+            ("micro_batch_size", self.micro_batch_size),
+        ):
+            if not 0 < value < float("inf"):
+                raise PrivacyError(f"Expected {field}={value} to be finite and above 0; set privacy.{field}.")
+
+    @property
+    def event(self) -> Event:
+        """What one round costs."""
+        return Event(sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier, steps=self.steps)
+
+    def train(self, problem: LocalProblem, *, noise: Noise, shuffle: np.random.Generator) -> None:
+        """`steps` steps, in place; `shuffle` is not used. Raises PrivacyError without per-unit gradients."""
+        gradients = problem.gradients
+        if gradients is None or gradients.model is not problem.model:
+            raise PrivacyError("dp_sgd needs the per-unit gradients of the model that it trains; see build_per_unit.")
+        optimizer = UnitOptimizer(
+            problem.optimizer,
+            noise=noise,
+            noise_multiplier=self.noise_multiplier,
+            max_grad_norm=self.max_grad_norm,
+            expected_batch_size=self.expected_batch_size,
+        )
+        if problem.adjust is not None:
+            optimizer.attach_step_hook(problem.adjust)
+        for _ in range(self.steps):
+            rows = np.flatnonzero(noise.uniform(problem.size) < self.sampling_rate)
+            for start in range(0, len(rows), self.micro_batch_size):
+                optimizer.accumulate(gradients, problem.inputs(rows[start : start + self.micro_batch_size]))
+            optimizer.step()
+
+
+class UnitOptimizer(DPOptimizer):
+    """Opacus' DPOptimizer with what is unsafe in a federation replaced.
+
+    The noise comes from `noise`, not from a torch generator (32 effective bits, and equal for every client
+    that makes a new one). A unit whose gradient is not finite adds zero. An empty Poisson batch is a zero sum,
+    which gets its noise as any other. The denominator is the public expected_batch_size, whatever the
+    batch was and however many micro-batches it came in.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        noise: Noise,
+        noise_multiplier: float,
+        max_grad_norm: float,
+        expected_batch_size: float,
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=expected_batch_size,  # type: ignore[arg-type]  # q times a size need not be whole
+            loss_reduction="mean",
+        )
+        self._noise = noise
+        self.zero_grad(set_to_none=True)
+
+    def accumulate(self, gradients: PerUnitGradients, inputs: Inputs) -> None:
+        """Add the clipped sum of some units' gradients to the step's."""
+        rows, units = gradients(inputs), units_of(inputs)
+        for name, parameter in gradients.parameters.items():
+            # A parameter that took no part for these units has gradient zero. That it takes part at all was
+            # seen when the model was tried: to refuse here would tell of the data.
+            taken = rows[name] if name in rows else parameter.new_zeros(units, *parameter.shape)
+            vars(parameter)["grad_sample"] = taken
+        zero_non_finite(self.grad_samples)
+        self.clip_and_accumulate()
+        for parameter in gradients.parameters.values():
+            vars(parameter)["grad_sample"] = None
+
+    def add_noise(self) -> None:
+        """`p.grad` = clipped sum + N(0, (noise_multiplier * max_grad_norm)^2), added in float64."""
+        parameters, std = self.params, self.noise_multiplier * self.max_grad_norm
+        sizes = [parameter.numel() for parameter in parameters]
+        noise = self._noise.normal((sum(sizes),), std, dtype=torch.float64).to(parameters[0].device)
+        for parameter, part in zip(parameters, noise.split(sizes), strict=True):
+            total = part.view_as(parameter)
+            if parameter.summed_grad is not None:
+                total = total + parameter.summed_grad.double()
+            parameter.grad, parameter.summed_grad = total.to(parameter.dtype), None
+
+    def scale_grad(self) -> None:
+        """Divide by the public denominator."""
+        for parameter in self.params:
+            parameter.grad /= self.expected_batch_size
+
+    def step(self, closure: Any = None) -> None:
+        """Release one step: noise once, whatever was accumulated. Raises PrivacyError for a closure."""
+        if closure is not None:
+            raise PrivacyError("A closure computes gradients that nobody clips; use accumulate before the step.")
+        self.add_noise()
+        self.scale_grad()
+        if self.step_hook is not None:
+            self.step_hook(self)
+        self.original_optimizer.step()
+        self.zero_grad(set_to_none=True)
+
+
+def zero_non_finite(grad_samples: list[torch.Tensor]) -> None:
+    """Zero, in place, a unit's rows in every tensor [units, ...] where any of them holds an inf or NaN.
+
+    Clipping alone would turn one inf into NaN weights, which shows that the unit was there.
+    """
+    # the sum of finite numbers may overflow, but never is one finite that has an inf or NaN in it: most end here
+    if all(bool(torch.isfinite(rows.sum())) for rows in grad_samples):
+        return
+    finite = torch.stack([torch.isfinite(rows.flatten(1)).all(1) for rows in grad_samples]).all(0)
+    for rows in grad_samples:
+        rows[~finite] = 0
+
+
+def from_settings(
+    privacy: PrivacySettings, training: TrainingSettings, *, rounds: int, cache_dir: Path | None = None
+) -> DpSgd:
+    """The mechanism of those settings; a target epsilon is calibrated over rounds x local_steps, once, and kept."""
+    noise_multiplier = privacy.noise_multiplier
+    if noise_multiplier is None:
+        if privacy.epsilon is None:
+            raise PrivacyError("Expected privacy.epsilon or privacy.noise_multiplier with dp_sgd; set one of them.")
+        noise_multiplier = calibrate(
+            sampling_rate=privacy.sampling_rate,
+            steps=training.local_steps * rounds,
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            cache_dir=cache_dir,
+        )
+    return DpSgd(
+        sampling_rate=privacy.sampling_rate,
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=privacy.max_grad_norm,
+        expected_batch_size=privacy.expected_batch_size,
+        steps=training.local_steps,
+        unit=privacy.unit,
+        grad_sample=privacy.grad_sample,
+        micro_batch_size=privacy.micro_batch_size,
+    )

@@ -1,0 +1,258 @@
+"""The durable record of what each client's data has paid, charged before training.
+
+One SQLite file may hold the ledgers of many clients; each is keyed by the identity of the data, so that
+every run over that data draws on the same budget. Charges are kept as events and epsilon is recomputed
+from all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmrank.errors import BudgetExhaustedError, PrivacyError
+from mmrank.privacy.accountant import Event, epsilon, merged
+
+BUSY_SECONDS = 60.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS ledgers (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
+    mechanism TEXT NOT NULL, unit TEXT NOT NULL, delta REAL NOT NULL, budget REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS charges (
+    id INTEGER PRIMARY KEY, ledger INTEGER NOT NULL REFERENCES ledgers (id), charge TEXT NOT NULL UNIQUE,
+    sampling_rate REAL NOT NULL, noise_multiplier REAL NOT NULL, steps INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS charges_by_ledger ON charges (ledger, sampling_rate, noise_multiplier, steps);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """The promise that stands over a ledger: recorded with its first charge, and kept.
+
+    budget_epsilon: where the ledger refuses; inf for no limit. unit: what one event protects.
+    """
+
+    mechanism: str
+    unit: str
+    delta: float
+    budget_epsilon: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.delta < 1:
+            raise PrivacyError(f"Expected delta={self.delta} in (0, 1); set privacy.delta, for example 1e-6.")
+        if math.isnan(self.budget_epsilon) or self.budget_epsilon <= 0:
+            raise PrivacyError(f"Expected budget_epsilon={self.budget_epsilon} above 0; set privacy.budget_epsilon.")
+
+
+def charge_id(ledger: str, run: str, round_number: int, client: str, input_hash: str, attempt: int) -> str:
+    """Names one charge: another input, round, run or attempt is another charge."""
+    text = repr((ledger, run, int(round_number), client, input_hash, int(attempt)))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Ledger:
+    """A file of ledgers. Safe for threads, forks and several processes at once on one machine.
+
+    durable: each charge is fsynced before `charge` returns and survives a loss of power; without it a charge survives
+    the death of the process (kill -9) alone: enough for a ledger that dies with its simulation.
+    The file must lie on a local disk: SQLite's write-ahead log needs shared memory.
+    """
+
+    def __init__(self, path: Path | str, *, durable: bool = True) -> None:
+        self.path, self.durable = Path(path).expanduser(), durable
+        self._lock = threading.RLock()
+        self._process = -1
+        self._connection: sqlite3.Connection | None = None
+
+    def account(self, key: str, policy: Policy) -> Account:
+        """The ledger of the data `key` under `policy`; nothing is written before its first charge.
+
+        Raises PrivacyError where the ledger was begun with another delta or unit, or a smaller budget.
+        """
+        account = Account(self, key, policy)
+        with self.open() as connection:
+            account._row(connection)
+        return account
+
+    def keys(self) -> list[str]:
+        """The identities of all data charged here, sorted."""
+        with self.open() as connection:
+            return [key for (key,) in connection.execute("SELECT key FROM ledgers ORDER BY key")]
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def open(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """This process' connection, inside a transaction where `write`: committed at the end, undone by an error."""
+        with self._lock:
+            connection = self._connected()
+            if not write:
+                yield connection
+                return
+            connection.execute("BEGIN IMMEDIATE")  # reads and writes as one: no other process charges in between
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def _connected(self) -> sqlite3.Connection:
+        # a connection must not be used after a fork; the parent's is left alone
+        if self._connection is None or self._process != os.getpid():
+            self._connection, self._process = open_database(self.path, _SCHEMA, durable=self.durable), os.getpid()
+        return self._connection
+
+
+def open_database(path: Path, schema: str, *, durable: bool) -> sqlite3.Connection:
+    """A connection without implicit transactions; `durable` fsyncs every commit, and makes the file itself durable.
+
+    Raises PrivacyError where the file is no database or can't be opened.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = None
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+        _write_ahead(connection)
+        connection.executescript(schema)
+    except sqlite3.DatabaseError as error:
+        if connection is not None:
+            connection.close()
+        raise PrivacyError(
+            f"{path} can't be opened as a ledger ({error}); set privacy.ledger to a file that can. "
+            "Keep this one: deleting it would forget what was spent."
+        ) from error
+    if durable:
+        _sync_folder(path.parent)
+    return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log: one fsync a commit. Two that open a new file at once may have to take turns."""
+    for _ in range(600):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            threading.Event().wait(0.05)
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file's name is durable only once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Account:
+    """One client's ledger; made by `Ledger.account`."""
+
+    def __init__(self, ledger: Ledger, key: str, policy: Policy) -> None:
+        self.ledger, self.key, self.policy = ledger, key, policy
+
+    def charge(self, charge: str, event: Event) -> float:
+        """Write `event` under the id `charge` and return the epsilon with it. Train only after this returns.
+
+        A charge that is there already is not written twice. Raises BudgetExhaustedError, with nothing
+        written, where epsilon would pass the budget; PrivacyError where `charge` stands for another event.
+        """
+        self._epsilon_with(event)  # outside of the lock: the first of a new history takes tens of milliseconds
+        with self.ledger.open(write=True) as connection:
+            ledger, budget = self._row(connection)
+            if self._known(connection, ledger, charge, event):
+                return epsilon(self._events(connection, ledger), self.policy.delta)
+            after = epsilon((*self._events(connection, ledger), event), self.policy.delta)
+            if after > budget:
+                raise BudgetExhaustedError(
+                    f"{event} would bring epsilon to {after:.4g} at delta={self.policy.delta:g}, "
+                    f"past budget_epsilon={budget:.4g}; this data takes no further part."
+                )
+            if ledger is None:
+                ledger = self._begin(connection)
+            connection.execute(
+                "INSERT INTO charges (ledger, charge, sampling_rate, noise_multiplier, steps) VALUES (?, ?, ?, ?, ?)",
+                (ledger, charge, event.sampling_rate, event.noise_multiplier, event.steps),
+            )
+        return after
+
+    def has(self, charge: str) -> bool:
+        """Whether that charge was written."""
+        with self.ledger.open() as connection:
+            return connection.execute("SELECT 1 FROM charges WHERE charge = ?", (charge,)).fetchone() is not None
+
+    def events(self) -> tuple[Event, ...]:
+        """The whole history, equal events merged."""
+        with self.ledger.open() as connection:
+            return self._events(connection, self._row(connection)[0])
+
+    def epsilon(self) -> float:
+        """What the data has paid so far, at the policy's delta; 0 before the first charge."""
+        return epsilon(self.events(), self.policy.delta)
+
+    def _epsilon_with(self, event: Event) -> float:
+        return epsilon((*self.events(), event), self.policy.delta)
+
+    def _row(self, connection: sqlite3.Connection) -> tuple[int | None, float]:
+        """(the ledger's row or None, the budget that holds), after checking the policy against the recorded one."""
+        row = connection.execute("SELECT id, unit, delta, budget FROM ledgers WHERE key = ?", (self.key,)).fetchone()
+        if row is None:
+            return None, self.policy.budget_epsilon
+        ledger, unit, delta, budget = row
+        for name, recorded, asked in (("delta", delta, self.policy.delta), ("unit", unit, self.policy.unit)):
+            if recorded != asked:
+                raise PrivacyError(
+                    f"The ledger of {self.key} in {self.ledger.path} was begun with {name}={recorded}, not {asked}; "
+                    f"set privacy.{name}: {recorded}."
+                )
+        if self.policy.budget_epsilon > budget and self.policy.mechanism != "no_privacy":
+            raise PrivacyError(
+                f"The ledger of {self.key} in {self.ledger.path} promises budget_epsilon={budget}, below "
+                f"{self.policy.budget_epsilon}; set privacy.budget_epsilon: {budget} or less."
+            )
+        return ledger, min(budget, self.policy.budget_epsilon)
+
+    def _begin(self, connection: sqlite3.Connection) -> int:
+        policy = self.policy
+        cursor = connection.execute(
+            "INSERT INTO ledgers (key, mechanism, unit, delta, budget) VALUES (?, ?, ?, ?, ?)",
+            (self.key, policy.mechanism, policy.unit, policy.delta, policy.budget_epsilon),
+        )
+        return int(cursor.lastrowid or 0)
+
+    @staticmethod
+    def _known(connection: sqlite3.Connection, ledger: int | None, charge: str, event: Event) -> bool:
+        row = connection.execute(
+            "SELECT ledger, sampling_rate, noise_multiplier, steps FROM charges WHERE charge = ?", (charge,)
+        ).fetchone()
+        if row is not None and row != (ledger, event.sampling_rate, event.noise_multiplier, event.steps):
+            raise PrivacyError(
+                f"Charge {charge[:12]} stands for another event than {event}; charge under an id of its own."
+            )
+        return row is not None
+
+    @staticmethod
+    def _events(connection: sqlite3.Connection, ledger: int | None) -> tuple[Event, ...]:
+        rows = connection.execute(
+            "SELECT sampling_rate, noise_multiplier, SUM(steps) FROM charges WHERE ledger = ? "
+            "GROUP BY sampling_rate, noise_multiplier",
+            (ledger,),
+        )
+        return merged(Event(sampling_rate=rate, noise_multiplier=noise, steps=steps) for rate, noise, steps in rows)

@@ -1,0 +1,125 @@
+"""Protocol messages as plain arrays and scalars by name, and back: the one spelling that both ends share.
+
+The fields of mmrank.protocol's dataclasses are the names on the wire. What comes from the other end is
+checked field by field; a message with a field more or less is no message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import math
+import typing
+from collections.abc import Mapping
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from mmrank.errors import ProtocolError
+from mmrank.protocol import Enrolment, TrainReply, TrainRequest, check_code, check_update
+
+ARRAYS = "arrays"
+"""The record that holds the arrays of a message."""
+SCALARS = "scalars"
+"""The record that holds its numbers and words."""
+
+Scalar = str | int | float
+Kind = TypeVar("Kind", TrainRequest, TrainReply, Enrolment)
+
+_ARRAY_FIELD: dict[type, str] = {TrainRequest: "parameters", TrainReply: "update"}
+
+
+def scalar_fields(kind: type) -> dict[str, type]:
+    """Name -> str, int or float of each field of `kind` that is no array.
+
+    >>> sorted(scalar_fields(TrainReply))
+    ['client', 'code', 'epsilon', 'round_number']
+    """
+    hints = typing.get_type_hints(kind)
+    names = [item.name for item in dataclasses.fields(kind) if item.name != _ARRAY_FIELD.get(kind)]
+    return {name: str if typing.get_origin(hints[name]) is Literal else hints[name] for name in names}
+
+
+def to_plain(message: TrainRequest | TrainReply | Enrolment) -> tuple[dict[str, np.ndarray], dict[str, Scalar]]:
+    """(arrays, scalars) of a message."""
+    kind = type(message)
+    arrays = dict(getattr(message, _ARRAY_FIELD[kind])) if kind in _ARRAY_FIELD else {}
+    return arrays, {name: hint(getattr(message, name)) for name, hint in scalar_fields(kind).items()}
+
+
+def from_plain(kind: type[Kind], arrays: Mapping[str, np.ndarray], scalars: Mapping[str, object]) -> Kind:
+    """The message of that kind. Raises ProtocolError for a field too many, one missing, or one of another type."""
+    expected = scalar_fields(kind)
+    if set(scalars) != set(expected):
+        wrong = sorted(set(scalars) ^ set(expected))
+        raise ProtocolError(
+            f"Expected the fields {sorted(expected)} of a {kind.__name__}; {wrong} are missing or unknown."
+        )
+    for name, hint in expected.items():
+        if type(scalars[name]) is not hint:
+            raise ProtocolError(
+                f"Expected {name} of a {kind.__name__} as {hint.__name__}, not {type(scalars[name]).__name__}."
+            )
+    if kind is TrainReply:
+        check_code(str(scalars["code"]))
+    if kind is Enrolment and scalars["kind"] not in ("merchant", "device"):
+        raise ProtocolError(
+            "Expected kind of an Enrolment to be merchant or device; the client speaks another version."
+        )
+    if kind not in _ARRAY_FIELD and arrays:
+        raise ProtocolError(f"Expected no arrays in a {kind.__name__}, got {sorted(arrays)}.")
+    values: dict[str, typing.Any] = dict(scalars)
+    if kind in _ARRAY_FIELD:
+        values[_ARRAY_FIELD[kind]] = dict(arrays)
+    return kind(**values)
+
+
+def array_from_npy(data: bytes) -> np.ndarray:
+    """The array in the bytes of a .npy file; it owns its memory.
+
+    Not numpy.load, which believes the header and sets aside the memory that it names: a few bytes from the
+    other end could ask for all of it. Raises ProtocolError where the header can't be read, or the bytes are
+    not what it says.
+    """
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as error:
+        raise ProtocolError(f"Expected an array in .npy format 1.0, got {len(data)} other bytes.") from error
+    body = memoryview(data)[stream.tell() :]
+    if version != (1, 0) or fortran or dtype.hasobject or math.prod(shape) * dtype.itemsize != len(body):
+        raise ProtocolError(
+            f"Expected {len(body)} bytes of a C-ordered array, got the header of a {dtype} array of shape {shape}."
+        )
+    return np.frombuffer(body, dtype=dtype).reshape(shape).copy()
+
+
+def input_hash(parameters: Mapping[str, np.ndarray]) -> str:
+    """sha256 over the names, shapes and float32 values of a request's parameters, in the order of their names."""
+    sha = hashlib.sha256()
+    for name in sorted(parameters):
+        array = np.ascontiguousarray(parameters[name], dtype="<f4")
+        sha.update(repr((name, array.shape)).encode())
+        sha.update(array)
+    return sha.hexdigest()
+
+
+def reply_fault(reply: TrainReply, request: TrainRequest, client: str) -> str | None:
+    """Why `reply` is no answer of `client` to `request`, or None where it is.
+
+    The client asks before it sends, the server before it aggregates. A `failed` reply may go without a
+    name: what failed may have been to find it.
+    """
+    if reply.code == "failed" and not reply.client and not reply.update:
+        return None
+    if reply.client != client:
+        return f"it names client {reply.client!r}"
+    if reply.round_number != request.round_number:
+        return f"it answers round {reply.round_number}, not {request.round_number}"
+    if math.isnan(reply.epsilon) or reply.epsilon < 0:
+        return f"epsilon={reply.epsilon} is below 0 or no number"
+    if reply.code != "ok":
+        return "it carries an update with a code other than ok" if reply.update else None
+    return check_update(reply.update, request.parameters)

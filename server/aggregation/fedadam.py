@@ -1,0 +1,60 @@
+r"""FedAdam (Reddi et al. 2021, "Adaptive Federated Optimization", Algorithm 2).
+
+    d_t = beta_1 d_{t-1} + (1 - beta_1) mean(updates)
+    v_t = beta_2 v_{t-1} + (1 - beta_2) d_t^2          v_0 = tau^2
+    params += learning_rate d_t / (sqrt(v_t) + tau)
+
+As in the paper, v takes the square of d (after momentum) and nothing corrects the bias of the first rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from server.aggregation import Parameters, State
+from server.aggregation._mean import stepped, uniform_mean, within
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAdam:
+    """See the module's docstring."""
+
+    learning_rate: float
+    beta_1: float
+    beta_2: float
+    tau: float
+
+    def init(self, params: Parameters) -> State:
+        """d = 0 and v = tau^2 for each parameter."""
+        first = {f"d/{name}": np.zeros(array.shape, np.float64) for name, array in params.items()}
+        second = {f"v/{name}": np.full(array.shape, self.tau**2, np.float64) for name, array in params.items()}
+        return first | second
+
+    def apply(
+        self, state: Mapping[str, np.ndarray], params: Parameters, updates: Mapping[str, Parameters]
+    ) -> tuple[State, dict[str, np.ndarray]]:
+        """See server.aggregation.Rule."""
+        new_state: State = {}
+        step = {}
+        for name, mean in uniform_mean(updates).items():
+            first = self.beta_1 * state[f"d/{name}"] + (1 - self.beta_1) * mean
+            second = self.beta_2 * state[f"v/{name}"] + (1 - self.beta_2) * first**2
+            new_state |= {f"d/{name}": first, f"v/{name}": second}
+            step[name] = self.learning_rate * first / (np.sqrt(second) + self.tau)
+        return new_state, stepped(params, step)
+
+
+def build(
+    *, server_learning_rate: float = 0.01, beta_1: float = 0.9, beta_2: float = 0.99, tau: float = 1e-3
+) -> FedAdam:
+    """The rule, with the paper's beta_1, beta_2 and tau. Raises ConfigError for a value out of its bounds."""
+    return FedAdam(
+        learning_rate=within("server_learning_rate", server_learning_rate, 0.0, math.inf, low_included=False),
+        beta_1=within("beta_1", beta_1, 0.0, 1.0, low_included=True),
+        beta_2=within("beta_2", beta_2, 0.0, 1.0, low_included=True),
+        tau=within("tau", tau, 0.0, math.inf, low_included=False),
+    )

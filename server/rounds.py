@@ -1,0 +1,279 @@
+"""The round loop: sample, send, collect, validate, aggregate, checkpoint. It knows no transport.
+
+Nothing here sees behaviour: a reply is a privatised update, a code and a public epsilon. Whatever else a
+client sends is dropped and logged with the reason, and the round goes on without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import secrets
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mmrank import components
+from mmrank.errors import CheckpointError, ProtocolError
+from mmrank.protocol import TrainReply, TrainRequest
+from mmrank.randomness import numpy_generator
+from mmrank.settings import Settings
+from mmrank.wire import reply_fault
+from server.aggregation import Rule
+from server.checkpoint import Checkpoint, has_begun, load_checkpoint, run_identity, save_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+class Messenger(Protocol):
+    """How the loop reaches its clients."""
+
+    def clients(self, at_least: int) -> Sequence[str]:
+        """The public names that may be asked now; waits a while for `at_least` of them."""
+        ...
+
+    def exchange(
+        self, clients: Sequence[str], request: TrainRequest, timeout_seconds: float
+    ) -> Iterator[tuple[str, TrainReply | ProtocolError]]:
+        """Send each client the request; yield the answers as they come, until all are in or the time is up.
+
+        A ProtocolError says, in the server's own words, why an answer can't be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundReport:
+    """One round, for those who watch.
+
+    parameters: the model after it. codes: replies by protocol code. dropped: by client, why its reply was not
+    used. epsilon_max, epsilon_median: over the clients heard of so far, each at its own public total (0 before any).
+    aggregated: False where too few replies came and the model was kept. bytes_down, bytes_up: arrays alone.
+    """
+
+    round_number: int
+    parameters: Mapping[str, np.ndarray]
+    codes: Mapping[str, int]
+    dropped: Mapping[str, str]
+    epsilon_max: float
+    epsilon_median: float
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+    cohort_size: int
+    aggregated: bool
+
+
+OnRound = Callable[[RoundReport], None]
+OnClient = Callable[[int, int], None]
+
+
+@dataclass(kw_only=True)
+class _Replies:
+    """What one round brought in."""
+
+    updates: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    codes: Counter[str] = field(default_factory=Counter)
+    dropped: dict[str, str] = field(default_factory=dict)
+    exhausted: set[str] = field(default_factory=set)
+    epsilon: dict[str, float] = field(default_factory=dict)
+    bytes_up: int = 0
+
+
+def run_rounds(
+    settings: Settings,
+    *,
+    initial: Mapping[str, np.ndarray],
+    messenger: Messenger,
+    checkpoint_dir: Path,
+    resume: bool,
+    on_round: OnRound | None = None,
+    on_client: OnClient | None = None,
+    max_update_norm: float | None = None,
+) -> dict[str, np.ndarray]:
+    """Train for settings.federation.rounds rounds and return the model, float32 by name.
+
+    on_client(done, total) is called after each answer. max_update_norm: an update with a larger L2 norm is dropped.
+    resume: go on after the newest checkpoint, or begin where there is none. The run ends early
+    where fewer clients than federation.min_replies still have budget: asking them would spend it for nothing.
+    Raises CheckpointError for a folder of another configuration, or one that has begun where resume is False.
+    """
+    rule: Rule = components.build("server.aggregation", settings.federation.aggregation)
+    now = _begin(settings, initial, rule, checkpoint_dir, resume)
+    while now.round_number < settings.federation.rounds:
+        number = now.round_number + 1
+        started = time.perf_counter()
+        cohort = draw_cohort(messenger.clients(settings.federation.min_replies), now.exhausted, settings, number)
+        if not _enough(cohort, now, settings):
+            break
+        request = TrainRequest(
+            run=now.run, round_number=number, config_sha256=settings.sha256, parameters=now.parameters
+        )
+        replies = _collect(messenger, cohort, request, settings, max_update_norm, on_client)
+        now, aggregated = _advance(now, replies, rule, settings)
+        save_checkpoint(checkpoint_dir, now)
+        if on_round is not None:
+            on_round(_report(now, replies, cohort, aggregated, time.perf_counter() - started))
+    if now.kept_rounds:
+        logger.warning("%d of %d rounds had too few replies and kept the model.", now.kept_rounds, now.round_number)
+    return {name: np.array(array) for name, array in now.parameters.items()}
+
+
+def draw_cohort(clients: Sequence[str], exhausted: frozenset[str], settings: Settings, round_number: int) -> list[str]:
+    """federation.cohort_size of `clients` that are not exhausted (all of them where fewer), sorted by name.
+
+    It depends on the seed, the round and the set of names alone: a resumed run draws the same cohort.
+    """
+    available = sorted(set(clients) - exhausted)
+    size = min(settings.federation.cohort_size, len(available))
+    rows = numpy_generator(settings.seed, "cohort", round_number).choice(len(available), size, replace=False)
+    return [available[row] for row in sorted(rows.tolist())]
+
+
+def new_run_id(settings: Settings) -> str:
+    """A name for a new run, part of every charge's id.
+
+    Random, so that no two runs share a charge; with seeded noise derived from what decides the updates,
+    so that the same run repeats bit for bit, on either engine and device.
+    """
+    if settings.privacy.noise == "secure" and settings.privacy.mechanism != "no_privacy":
+        return secrets.token_hex(16)
+    plain = settings.to_dict()
+    decides = {key: plain[key] for key in ("seed", "dataset", "model", "training", "federation", "privacy")}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _begin(
+    settings: Settings, initial: Mapping[str, np.ndarray], rule: Rule, checkpoint_dir: Path, resume: bool
+) -> Checkpoint:
+    """The state before the next round: the newest checkpoint's, or a new run's."""
+    if not resume and has_begun(checkpoint_dir):
+        raise CheckpointError(
+            f"{checkpoint_dir} already holds a run; resume it, or choose another folder. Nothing was changed."
+        )
+    stored = load_checkpoint(checkpoint_dir, config_sha256=settings.sha256)
+    if stored is not None:
+        logger.info("Resuming run %s after round %d.", stored.run, stored.round_number)
+        return stored
+    run = run_identity(checkpoint_dir, config_sha256=settings.sha256, fresh=new_run_id(settings))
+    return Checkpoint(
+        run=run, config_sha256=settings.sha256, round_number=0, parameters=dict(initial), state=rule.init(initial)
+    )
+
+
+def _enough(cohort: Sequence[str], now: Checkpoint, settings: Settings) -> bool:
+    if len(cohort) >= settings.federation.min_replies:
+        return True
+    logger.warning(
+        "Stopping after round %d of %d: %d clients can be asked, %d have spent their privacy budget, and "
+        "federation.min_replies=%d. The model so far is kept; raise privacy.budget_epsilon or add clients to go on.",
+        now.round_number,
+        settings.federation.rounds,
+        len(cohort),
+        len(now.exhausted),
+        settings.federation.min_replies,
+    )
+    return False
+
+
+def _collect(
+    messenger: Messenger,
+    cohort: Sequence[str],
+    request: TrainRequest,
+    settings: Settings,
+    max_update_norm: float | None,
+    on_client: OnClient | None,
+) -> _Replies:
+    """Every usable update, and why the others are not."""
+    replies = _Replies()
+    waiting = set(cohort)
+    for client, reply in messenger.exchange(cohort, request, settings.federation.reply_timeout_seconds):
+        if client not in waiting:
+            logger.warning(
+                "Round %d: an answer from %r, who was not asked or has answered.", request.round_number, client
+            )
+            continue
+        waiting.remove(client)
+        _file(replies, client, reply, request, max_update_norm)
+        if on_client is not None:
+            on_client(len(cohort) - len(waiting), len(cohort))
+    for client in sorted(waiting):
+        replies.dropped[client] = f"no answer within {settings.federation.reply_timeout_seconds} s"
+    for client, reason in sorted(replies.dropped.items()):
+        logger.warning("Round %d: dropped the reply of %s: %s.", request.round_number, client, reason)
+    return replies
+
+
+def _file(
+    replies: _Replies, client: str, reply: TrainReply | ProtocolError, request: TrainRequest, max_norm: float | None
+) -> None:
+    if isinstance(reply, ProtocolError):
+        replies.dropped[client] = str(reply).rstrip(".")
+        return
+    replies.bytes_up += sum(array.nbytes for array in reply.update.values())
+    fault = reply_fault(reply, request, client) or _norm_fault(reply.update, max_norm)
+    if fault is not None:
+        replies.dropped[client] = fault
+        return
+    replies.codes[reply.code] += 1
+    if reply.code in ("ok", "exhausted"):
+        replies.epsilon[client] = reply.epsilon
+    if reply.code == "ok":
+        replies.updates[client] = reply.update
+    elif reply.code == "exhausted":
+        replies.exhausted.add(client)
+        logger.info("Round %d: %s has spent its privacy budget and is not asked again.", request.round_number, client)
+    else:
+        replies.dropped[client] = f"it answered {reply.code}"
+
+
+def _norm_fault(update: Mapping[str, np.ndarray], bound: float | None) -> str | None:
+    if bound is None:
+        return None
+    norm = math.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in update.values()))
+    return None if norm <= bound else f"its norm {norm:.4g} is above {bound:.4g}"
+
+
+def _advance(now: Checkpoint, replies: _Replies, rule: Rule, settings: Settings) -> tuple[Checkpoint, bool]:
+    """The state after the round, and whether its replies were enough to move the model."""
+    after = replace(
+        now,
+        round_number=now.round_number + 1,
+        exhausted=now.exhausted | replies.exhausted,
+        epsilon={**now.epsilon, **replies.epsilon},
+    )
+    if len(replies.updates) < settings.federation.min_replies:
+        logger.warning(
+            "Round %d: %d usable replies, fewer than federation.min_replies=%d; the model is kept.",
+            after.round_number,
+            len(replies.updates),
+            settings.federation.min_replies,
+        )
+        return replace(after, kept_rounds=now.kept_rounds + 1), False
+    state, parameters = rule.apply(now.state, now.parameters, replies.updates)
+    return replace(after, state=state, parameters=parameters), True
+
+
+def _report(now: Checkpoint, replies: _Replies, cohort: Sequence[str], aggregated: bool, seconds: float) -> RoundReport:
+    spent = list(now.epsilon.values())
+    return RoundReport(
+        round_number=now.round_number,
+        parameters=now.parameters,
+        codes=dict(replies.codes),
+        dropped=dict(replies.dropped),
+        epsilon_max=max(spent, default=0.0),
+        epsilon_median=statistics.median(spent) if spent else 0.0,
+        seconds=seconds,
+        bytes_down=len(cohort) * sum(array.nbytes for array in now.parameters.values()),
+        bytes_up=replies.bytes_up,
+        cohort_size=len(cohort),
+        aggregated=aggregated,
+    )

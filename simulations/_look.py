@@ -1,0 +1,155 @@
+"""What the smaller commands look up: data sets, features, ledgers, plans."""
+
+from __future__ import annotations
+
+import inspect
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mmrank import components
+from mmrank.errors import ConfigError
+from mmrank.privacy.accountant import Event
+from mmrank.privacy.accountant import epsilon as epsilon_of
+from mmrank.privacy.ledger import Ledger
+from mmrank.privacy.planning import calibrate
+from mmrank.settings import Settings, parse
+from simulations import config as configs
+from simulations._folder import RunFolder
+from simulations._stage import Shared, encoded, resolve_device
+from simulations.progress import Display
+
+DATASETS = "client.datasets"
+SAMPLE = 200
+"""Clients whose slates are counted."""
+
+
+def datasets() -> dict[str, Any]:
+    """Each data set's first sentence, and its settings with their defaults."""
+    found = {}
+    for name in components.available(DATASETS):
+        module = components.load(DATASETS, name)
+        parameters = inspect.signature(module.load).parameters.values()
+        found[name] = {
+            "summary": " ".join((module.__doc__ or "").strip().split("\n\n")[0].split()),
+            "settings": {item.name: None if item.default is item.empty else item.default for item in parameters},
+        }
+    return found
+
+
+def describe(name: str, overrides: Iterable[str]) -> dict[str, Any]:
+    """Sizes of a data set, by its name or by a configuration that names it."""
+    if name.endswith((".yaml", ".yml")):
+        settings = configs.load(name, overrides)
+    else:
+        settings = parse(configs.with_overrides({"dataset": {"name": name}}, overrides))
+        configs.check_components(settings)
+    dataset = components.build(DATASETS, settings.dataset, entry="load")
+    catalog, clients = dataset.catalog, list(dataset.client_ids[:SAMPLE])
+    found: dict[str, Any] = {
+        "name": dataset.name,
+        "version": dataset.version,
+        "synthetic": dataset.synthetic,
+        "simulation_only": dataset.simulation_only,
+        "items": len(catalog),
+        "items_without_title": sum(not title.strip() for title in catalog.titles),
+        "items_without_price": int((catalog.prices != catalog.prices).sum()),
+        "categories": len(catalog.category_names),
+        "merchants": len(catalog.merchant_names),
+        "clients": len(dataset.client_ids),
+        "kinds": dict(Counter(dataset.kind(client) for client in dataset.client_ids)),
+        "clients_counted": len(clients),
+    }
+    for split in ("train", "validation", "test"):
+        slates = [slate for client in clients for slate in dataset.slates(client, split)]
+        found[split] = {
+            "slates": len(slates),
+            "candidates (median)": statistics.median(len(slate.candidates) for slate in slates) if slates else 0,
+            "with a query": sum(bool(slate.query) for slate in slates),
+            "nothing relevant": sum(not (slate.relevance > 0).any() for slate in slates),
+        }
+    notes = getattr(dataset, "notes", ())
+    return found | ({"notes": "; ".join(notes)} if notes else {})
+
+
+def encode(config: Path, overrides: Iterable[str], *, console: Console | None) -> dict[str, Any]:
+    """Fill the feature cache of a configuration."""
+    settings = configs.load(config, overrides)
+    dataset = components.build(DATASETS, settings.dataset, entry="load")
+    display = Display(console)
+    table = encoded(settings, dataset, resolve_device(settings.device), display, Shared())
+    return {
+        "dataset": dataset.name,
+        "items": len(table),
+        "text": _encoder(settings, "text"),
+        "image": _encoder(settings, "image"),
+        "missing": dict(table.missing),
+        "digest": table.digest,
+        "cache": str(Path(settings.features_cache).expanduser()),
+        "seconds": round(sum(display.seconds.values()), 2),
+    }
+
+
+def ledgers(where: Path) -> list[dict[str, Any]]:
+    """Each account in a run's ledger or in a ledger's file: what it paid and what its budget is."""
+    path = where
+    if where.is_dir():
+        stored = RunFolder(where).settings().privacy.ledger
+        path = where / "ledger.sqlite" if stored == "throwaway" else Path(stored).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} is no ledger: no such file. Give a run's folder or a ledger's file; a run without a privacy "
+            "mechanism that was charged has none."
+        )
+    ledger = Ledger(path)
+    try:
+        return [_account(ledger, key) for key in ledger.keys()]  # noqa: SIM118 (a method, not a mapping)
+    finally:
+        ledger.close()
+
+
+def _account(ledger: Ledger, key: str) -> dict[str, Any]:
+    policy, charges, events = ledger.record(key)
+    spent = epsilon_of(events, policy.delta)
+    return {
+        "data": key,
+        "mechanism": policy.mechanism,
+        "unit": policy.unit,
+        "charges": charges,
+        "steps": sum(event.steps for event in events),
+        "epsilon": spent,
+        "delta": policy.delta,
+        "budget": policy.budget_epsilon,
+        "remaining": max(policy.budget_epsilon - spent, 0.0) if spent < float("inf") else 0.0,
+    }
+
+
+def plan(
+    *, sampling_rate: float, steps: int, delta: float, noise_multiplier: float | None, target: float | None
+) -> dict[str, Any]:
+    """Epsilon of a noise multiplier, or the noise multiplier of an epsilon."""
+    if (noise_multiplier is None) == (target is None):
+        raise ConfigError("Expected one of --noise-multiplier and --epsilon; give one, and the other is computed.")
+    if noise_multiplier is None:
+        noise_multiplier = calibrate(sampling_rate=sampling_rate, steps=steps, epsilon=target or 0.0, delta=delta)
+    event = Event(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier, steps=steps)
+    return {
+        "epsilon": epsilon_of([event], delta),
+        "noise_multiplier": noise_multiplier,
+        "sampling_rate": sampling_rate,
+        "steps": steps,
+        "delta": delta,
+        "adjacency": "add/remove one",
+        "sampler": "Poisson",
+        "accountant": "PLD (dp-accounting)",
+    }
+
+
+def _encoder(settings: Settings, kind: str) -> str | None:
+    model = settings.model
+    used = model.use_text if kind == "text" else model.use_image
+    return str((model.text if kind == "text" else model.image)["name"]) if used else None

@@ -1,0 +1,133 @@
+"""The flower engine: the same two apps on Flower's own simulation, on Ray; for many cores, GPUs, or a Ray cluster.
+
+It uses flwr.simulation.run_simulation, deprecated in 1.41 but the one way to run a simulation that needs neither a
+SuperLink that stays running nor a bundled project folder; `flwr run .` is the other way, for those who want it.
+Every node is enrolled by message, so its place is hundreds of clients; for 100,000 take `inline`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from client.workspace import Workspace
+
+from mmrank import components, errors
+from mmrank.errors import ConfigError
+from mmrank.settings import Settings
+from server.app import MODEL
+from server.checkpoint import read_model
+from server.rounds import OnClient, OnRound
+from simulations.engines.inline import check_config
+
+OFFLINE = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Without these Flower and Ray reach for the network; they are read when flwr is imported."""
+
+LOG = "flower.log"
+GRACE_SECONDS = 20.0
+
+
+def federate(
+    settings: Settings,
+    *,
+    config_path: Path,
+    state_dir: Path,
+    on_round: OnRound | None = None,
+    on_client: OnClient | None = None,
+    resume: bool = False,
+    workspace: Workspace | None = None,
+) -> dict[str, np.ndarray]:
+    """Train as `settings` say and return the model; see simulations.engines.inline.federate.
+
+    Flower's and Ray's output goes to state_dir/flower.log. Every process that was started is ended.
+    Raises ConfigError without Ray or for another configuration, the apps' own MmrankErrors, and RuntimeError
+    with the log's path where Flower itself fails.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError(
+            "Expected Ray for engine=flower; install it with pip install 'mmrank[sim]', or set engine: inline."
+        )
+    check_config(settings, config_path)
+    dataset = workspace.dataset if workspace else components.build("client.datasets", settings.dataset, entry="load")
+    state_dir.mkdir(parents=True, exist_ok=True)
+    here, there = Pipe(duplex=False)
+    job = {
+        "config": str(config_path.resolve()),
+        "state_dir": str(state_dir.resolve()),
+        "resume": resume,
+        "clients": len(dataset.client_ids),
+        "device": settings.device,
+        "pipe": there.fileno(),
+    }
+    with open(state_dir / LOG, "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}._flower_app", json.dumps(job)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=[there.fileno()],
+            env=_environment(),
+            start_new_session=True,
+        )
+    there.close()
+    try:
+        _follow(here, on_round, on_client, state_dir / LOG)
+    finally:
+        here.close()
+        _end(process)
+    return read_model(state_dir / MODEL)
+
+
+def _environment() -> dict[str, str]:
+    """The caller's, offline, with this process's import path: the child is to find the same packages."""
+    return {**os.environ, **OFFLINE, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def _follow(pipe: Connection, on_round: OnRound | None, on_client: OnClient | None, log: Path) -> None:
+    """Pass on what the child tells, until it is done. Raises what it told of."""
+    for kind, *rest in _told(pipe):
+        if kind == "round" and on_round is not None:
+            on_round(rest[0])
+        elif kind == "client" and on_client is not None:
+            on_client(*rest)
+        elif kind == "error":
+            raise getattr(errors, rest[0])(rest[1])
+        elif kind == "done":
+            return
+    raise RuntimeError(f"Flower's simulation ended before the run did; {log} says why.")
+
+
+def _told(pipe: Connection) -> Iterator[tuple[Any, ...]]:
+    while True:
+        try:
+            yield pipe.recv()
+        except EOFError:
+            return
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let it shut Ray down, then end whatever is left of its session."""
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+    try:
+        process.wait(GRACE_SECONDS)
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # all of them have ended

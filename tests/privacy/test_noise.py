@@ -1,0 +1,153 @@
+"""At stake: noise of the claimed size that nobody else has; a weaker or repeated one voids every epsilon."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from mmrank.errors import PrivacyError
+from mmrank.privacy import noise as noise_module
+from mmrank.privacy.noise import SecureNoise, SeededNoise
+
+SOURCES = pytest.mark.parametrize(
+    "source", [SecureNoise, lambda: SeededNoise(11, "statistics")], ids=["secure", "seeded"]
+)
+
+
+def scale_is_accepted(draws: np.ndarray, claimed: float) -> bool:
+    """Whether the mean square of `draws` fits N(0, claimed^2), at a false alarm rate of 1e-6 (chi-square)."""
+    statistic = float((draws**2).sum()) / claimed**2
+    low, high = stats.chi2.ppf([5e-7, 1 - 5e-7], len(draws))
+    return low < statistic < high
+
+
+@SOURCES
+def test_the_noise_has_the_claimed_size_and_the_test_would_see_another(source):
+    draws = source().normal((20_000,), 1.5).double().numpy()
+    assert scale_is_accepted(draws, 1.5)
+    assert not scale_is_accepted(draws, 1.5 * 2 / 3)
+    assert not scale_is_accepted(draws, 1.5 * 3 / 2)
+
+
+@SOURCES
+def test_the_noise_is_normal_into_its_tails(source):
+    draws = source().normal((200_000,), 1.0, dtype=torch.float64).numpy()
+    assert stats.kstest(draws, "norm").pvalue > 1e-6
+    beyond = (np.abs(draws) > 3.5).sum()
+    expected = 200_000 * 2 * stats.norm.sf(3.5)
+    assert abs(beyond - expected) < 6 * np.sqrt(expected)
+    assert abs(np.corrcoef(draws[::2], draws[1::2])[0, 1]) < 0.02
+
+
+@SOURCES
+def test_uniforms_fill_the_unit_interval_on_53_bits(source):
+    draws = source().uniform(50_000)
+    assert draws.dtype == np.float64
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert stats.kstest(draws, "uniform").pvalue > 1e-6
+    # bits below float32's 24 are drawn as well
+    assert len(np.unique((draws * 2**53).astype(np.uint64) & np.uint64(0xFFFF))) > 30_000
+
+
+@SOURCES
+@given(shape=st.lists(st.integers(0, 5), max_size=3), std=st.floats(0, 1e6))
+@settings(max_examples=30, deadline=None)
+def test_any_shape_is_drawn_finite(source, shape, std):
+    draws = source().normal(tuple(shape), std)
+    assert draws.shape == torch.Size(shape)
+    assert draws.dtype == torch.float32
+    assert torch.isfinite(draws).all()
+
+
+def test_the_extreme_uniforms_give_finite_normals(monkeypatch):
+    source = SecureNoise()
+    for word in (b"\x00", b"\xff"):
+        monkeypatch.setattr(source, "_bytes", lambda count, word=word: word * count)
+        assert torch.isfinite(source.normal((4,), 1.0, dtype=torch.float64)).all()
+
+
+def test_a_draw_longer_than_a_chunk_is_one_stream_without_repeats():
+    words = 2 * noise_module._CHUNK_BYTES // 8 + 5
+    drawn = np.frombuffer(SecureNoise()._bytes(8 * words), dtype="<u8")
+    assert len(np.unique(drawn)) == len(drawn) == words
+
+
+def test_the_key_is_replaced_before_its_stream_is_used_up(monkeypatch):
+    monkeypatch.setattr(noise_module, "REKEY_BYTES", 256)
+    source = SecureNoise()
+    first = source._keystream
+    source.uniform(30)
+    assert source._keystream is first
+    source.uniform(30)
+    assert source._keystream is not first
+
+
+def test_a_seeded_stream_is_bound_to_every_name():
+    same = SeededNoise(7, "data", "client", 1, "input")
+    base = same.normal((8,), 1.0)
+    assert torch.equal(base, SeededNoise(7, "data", "client", 1, "input").normal((8,), 1.0))
+    others = [
+        (7 + 2**32, "data", "client", 1, "input"),
+        (7, "other", "client", 1, "input"),
+        (7, "data", "client-2", 1, "input"),
+        (7, "data", "client", 2, "input"),
+        (7, "data", "client", "1", "input"),
+        (7, "data", "client", 1, "input-2"),
+    ]
+    for names in others:
+        assert not torch.equal(base, SeededNoise(*names).normal((8,), 1.0)), names
+
+
+def test_the_number_of_inclusion_draws_does_not_move_the_noise():
+    few, many = SeededNoise(1, "a"), SeededNoise(1, "a")
+    few.uniform(10)
+    many.uniform(11)
+    assert torch.equal(few.normal((5,), 1.0), many.normal((5,), 1.0))
+
+
+def test_secure_noise_differs_between_instances_and_processes():
+    program = "from mmrank.privacy.noise import SecureNoise; print(SecureNoise().normal((3,), 1.0).tolist())"
+    outputs = {
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    }
+    assert len(outputs) == 2
+    assert not torch.equal(SecureNoise().normal((3,), 1.0), SecureNoise().normal((3,), 1.0))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_does_not_draw_its_parents_noise():
+    source = SecureNoise()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, source.uniform(4).tobytes())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = np.frombuffer(os.read(reader, 32))
+    os.close(reader)
+    os.close(writer)
+    assert not np.array_equal(theirs, source.uniform(4))
+
+
+def test_secure_noise_cannot_be_duplicated():
+    source = SecureNoise()
+    for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(PrivacyError, match="same noise"):
+            duplicate(source)
+
+
+@pytest.mark.parametrize("std", [-1.0, float("nan"), float("inf")])
+def test_an_impossible_noise_is_refused(std):
+    for source in (SecureNoise(), SeededNoise(0)):
+        with pytest.raises(PrivacyError, match="noise_multiplier"):
+            source.normal((1,), std)
