@@ -22,7 +22,7 @@ from client.workspace import Workspace, open_workspace
 from mmrank import places
 from mmrank.errors import ConfigError, ProtocolError
 from mmrank.protocol import Code, Enrolment, TrainReply, TrainRequest
-from mmrank.wire import ARRAYS, SCALARS, array_from_npy, from_plain, reply_fault, to_plain
+from mmrank.wire import ARRAYS, SCALARS, array_from_npy, from_plain, npy_from_array, reply_fault, to_plain
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +120,12 @@ def _request(message: Message) -> TrainRequest:
 def _reply(message: Message, content: TrainReply | Enrolment) -> Message:
     """Arrays in the order of their names and C-ordered, so that the bytes' length depends on the model alone."""
     arrays, scalars = to_plain(content)
-    record = ArrayRecord({name: Array(np.ascontiguousarray(arrays[name])) for name in sorted(arrays)})
+    record = ArrayRecord({name: _array(arrays[name]) for name in sorted(arrays)})
     return Message(RecordDict({ARRAYS: record, SCALARS: ConfigRecord(dict(scalars))}), reply_to=message)
+
+
+def _array(values: np.ndarray) -> Array:
+    return Array(str(values.dtype), values.shape, "numpy.ndarray", npy_from_array(values))
 
 
 def _code_alone(code: Code, client: str, message: Message) -> TrainReply:

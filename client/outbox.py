@@ -7,16 +7,13 @@ paid for. What lies here was privatised before; it holds nothing that was not to
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load, save
 
-from mmrank.privacy.ledger import open_database
+from mmrank.privacy.database import Database
 from mmrank.protocol import TrainReply, check_code
 
 KEPT_ROUNDS = 2
@@ -28,52 +25,35 @@ CREATE TABLE IF NOT EXISTS replies (
     head TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (run, client, round, input)) WITHOUT ROWID;
 """
 
+_SELECT = "SELECT head, body FROM replies WHERE run = ? AND client = ? AND round = ? AND input = ?"
+
 
 class Outbox:
     """Replies by (run, client, round, hash of the input), in one file. Each `put` is fsynced before it returns."""
 
     def __init__(self, path: Path | str, *, durable: bool = True) -> None:
-        self.path, self.durable = Path(path).expanduser(), durable
-        self._lock = threading.RLock()
-        self._process = -1
-        self._connection: sqlite3.Connection | None = None
+        self.database = Database(path, _SCHEMA, durable=durable)
 
     def get(self, *, run: str, client: str, round_number: int, input_hash: str) -> TrainReply | None:
         """The reply that was kept, bit for bit, or None."""
-        with self._lock:
-            row = (
-                self._connected()
-                .execute(
-                    "SELECT head, body FROM replies WHERE run = ? AND client = ? AND round = ? AND input = ?",
-                    (run, client, round_number, input_hash),
-                )
-                .fetchone()
-            )
+        with self.database.read() as connection:
+            row = connection.execute(_SELECT, (run, client, round_number, input_hash)).fetchone()
         return None if row is None else _unpack(row[0], row[1], client, round_number)
 
     def put(self, reply: TrainReply, *, run: str, input_hash: str) -> TrainReply:
         """Keep `reply`, unless one is there already: the first wins, and is what comes back and must be sent."""
-        head, body = _pack(reply)
         key = (run, reply.client, reply.round_number, input_hash)
-        with self._lock:
-            connection = self._connected()
-            connection.execute("BEGIN IMMEDIATE")
+        with self.database.write() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO replies (run, client, round, input, head, body) VALUES (?, ?, ?, ?, ?, ?)",
-                (*key, head, body),
+                (*key, *_pack(reply)),
             )
             connection.execute(
                 "DELETE FROM replies WHERE run = ? AND client = ? AND round <= ? - ?",
                 (run, reply.client, reply.round_number, KEPT_ROUNDS),
             )
-            connection.execute("COMMIT")
-        kept = self.get(run=run, client=reply.client, round_number=reply.round_number, input_hash=input_hash)
-        return kept if kept is not None else reply
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is None or self._process != os.getpid():
-            self._connection, self._process = open_database(self.path, _SCHEMA, durable=self.durable), os.getpid()
-        return self._connection
+            row = connection.execute(_SELECT, key).fetchone()
+        return _unpack(row[0], row[1], reply.client, reply.round_number)
 
 
 def _pack(reply: TrainReply) -> tuple[str, bytes]:

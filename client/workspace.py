@@ -154,9 +154,10 @@ def check_deployment(settings: Settings, dataset: Dataset) -> None:
         raise PrivacyError(
             "privacy.noise=seeded can be subtracted by who knows the seed: epsilon is inf; set privacy.noise: secure."
         )
-    if privacy.ledger == THROWAWAY:
+    if not Path(privacy.ledger).expanduser().is_absolute():
         raise PrivacyError(
-            "privacy.ledger=throwaway forgets what earlier runs spent; set privacy.ledger to a file that is kept."
+            f"privacy.ledger={privacy.ledger} may be forgotten, with what earlier runs spent; "
+            "set privacy.ledger to the absolute path of a file that is kept."
         )
 
 

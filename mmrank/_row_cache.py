@@ -16,8 +16,10 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,8 +34,11 @@ TABLES_KEPT = 8
 _PART_SECONDS = 10.0
 """About how much encoding a kill can lose."""
 
-Encode = Callable[[Sequence[int]], tuple[np.ndarray, np.ndarray]]
-"""Positions in the catalogue -> (rows [n, *row], present bool [n])."""
+Load = Callable[[Sequence[int]], Any]
+"""Positions in the catalogue -> their contents. Called from one other thread, while the batch before is encoded."""
+
+Encode = Callable[[Any], tuple[np.ndarray, np.ndarray]]
+"""What `Load` gave for n positions -> (rows [n, *row], present bool [n])."""
 
 
 def key_of(content: str) -> bytes:
@@ -69,7 +74,13 @@ class RowCache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def table(
-        self, keys: np.ndarray, encode: Encode, *, batch: int, progress: Callable[[int, int], None] | None = None
+        self,
+        keys: np.ndarray,
+        load: Load,
+        encode: Encode,
+        *,
+        batch: int,
+        progress: Callable[[int, int], None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """(rows [N, *row], memory-mapped; present bool [N]) for content `keys` [N, 32].
 
@@ -81,30 +92,30 @@ class RowCache:
         while (found := self._opened(name)) is None:
             with locked(self.folder):
                 if self._opened(name) is None:  # another process may have made it while this one waited
-                    self._write_table(name, keys, self._fill(keys, encode, batch, report))
+                    self._write_table(name, keys, self._fill(keys, load, encode, batch, report))
                     self._prune(name)
         report(len(keys), len(keys))
         return found[0], np.any(found[1], axis=1).reshape(len(keys))
 
-    def _fill(self, keys: np.ndarray, encode: Encode, batch: int, report: Callable[[int, int], None]) -> _Index:
+    def _fill(self, keys: np.ndarray, load: Load, encode: Encode, batch: int, report: Report) -> _Index:
         index = self._index()
         wanted: dict[bytes, int] = {}
         for position, key in enumerate(map(bytes, keys)):
             if any(key) and key not in index and key not in wanted:
                 wanted[key] = position
-        missing = list(wanted.values())
+        positions = list(wanted.values())
+        batches = [positions[start : start + batch] for start in range(0, len(positions), batch)]
         pending: list[tuple[np.ndarray, np.ndarray]] = []
-        known, flushed = len(keys) - len(missing), time.monotonic()
-        report(known, len(keys))
-        for start in range(0, len(missing), batch):
-            positions = missing[start : start + batch]
-            rows, present = encode(positions)
-            pending.append((np.asarray(rows, self._row_dtype)[present], keys[positions][present]))
-            last = start + batch >= len(missing)
-            if last or time.monotonic() - flushed > _PART_SECONDS:
+        done, flushed = len(keys) - len(positions), time.monotonic()
+        report(done, len(keys))
+        for here, contents in _loaded_ahead(load, batches):
+            rows, present = encode(contents)
+            pending.append((np.asarray(rows, self._row_dtype)[present], keys[here][present]))
+            done += len(here)
+            if here is batches[-1] or time.monotonic() - flushed > _PART_SECONDS:
                 self._write_part(pending, index)
                 pending, flushed = [], time.monotonic()
-            report(known + start + len(positions), len(keys))
+            report(done, len(keys))
         return index
 
     def _write_part(self, pending: list[tuple[np.ndarray, np.ndarray]], index: _Index) -> None:
@@ -175,6 +186,17 @@ class RowCache:
 
 
 _Index = dict[bytes, tuple[np.ndarray, int]]
+Report = Callable[[int, int], None]
+
+
+def _loaded_ahead(load: Load, batches: Sequence[list[int]]) -> Iterator[tuple[list[int], Any]]:
+    """Each batch with its contents; the next one is loaded meanwhile, so that drawing and encoding overlap."""
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as loader:
+        ahead = [loader.submit(load, batch) for batch in batches[:1]]
+        for number, batch in enumerate(batches):
+            contents = ahead.pop().result()
+            ahead = [loader.submit(load, following) for following in batches[number + 1 : number + 2]]
+            yield batch, contents
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from mmrank import components
-from mmrank._row_cache import RowCache, kept_arrays, keys_of, write_array
+from mmrank._row_cache import Encode, Load, Report, RowCache, kept_arrays, keys_of, write_array
+from mmrank._style import style_rows
 from mmrank.catalog import Catalog
 from mmrank.encoders import ImageEncoder, TextEncoder
 from mmrank.encoders._linear import Reduced, Stateful
@@ -38,7 +39,8 @@ PRICE_LIMIT = 3.0
 """Standardised log prices are clipped to this many standard deviations."""
 
 _TEXT_BATCH = 512
-_IMAGE_BATCH = 128
+_IMAGE_BATCH = 32
+"""Two batches of photos are in memory at once: 6 MB each at 1,200 x 1,800 pixels."""
 _QUERIES_KEPT = 65_536
 
 
@@ -50,11 +52,14 @@ class FeatureTable:
     ids or pixels from trainable ones; zeros where absent; may be memory-mapped: do not write to them.
     has_text, has_image, has_price: bool [N]. price: float32 [N], log1p of the price, standardised over the public
     catalogue, in [-PRICE_LIMIT, PRICE_LIMIT], 0 where absent. category: int64 [N].
+    style: float32 [N, 2 * style_dim], text then image: what tells an item from its category, each half of unit length;
+    zeros where a side is absent or its encoder is trained.
     missing: how many items lack a text, an image, a price. digest: changes with anything that changes a number here.
     """
 
     text: Tensor
     image: Tensor
+    style: Tensor
     has_text: Tensor
     has_image: Tensor
     has_price: Tensor
@@ -148,27 +153,31 @@ def build_features(
     texts, images = text_encoder(model), image_encoder(model)
     for encoder in (texts, images):
         _place(encoder, device)
+    category = np.array(catalog.categories, np.int64)
     if model.use_text:
-        text, has_text, text_key = _text_rows(folder, texts, titles, progress)
+        text, has_text, text_key, text_style = _text_rows(folder, texts, titles, category, model.style_dim, progress)
     else:
-        text, has_text, text_key = _no_rows(texts, len(catalog))
+        text, has_text, text_key, text_style = _no_rows(texts, len(catalog), model.style_dim)
         texts.fit([])
     if model.use_image:
-        image, has_image, image_key = _image_rows(folder, images, catalog, progress)
+        image, has_image, image_key, image_style = _image_rows(
+            folder, images, catalog, category, model.style_dim, progress
+        )
     else:
-        image, has_image, image_key = _no_rows(images, len(catalog))
+        image, has_image, image_key, image_style = _no_rows(images, len(catalog), model.style_dim)
     price, has_price = standardised_log_prices(catalog.prices)
     flags = {"text": has_text, "image": has_image, "price": has_price}
     return FeatureTable(
         text=text,
         image=image,
+        style=torch.cat([text_style, image_style], dim=1),
         has_text=torch.from_numpy(has_text),
         has_image=torch.from_numpy(has_image),
         has_price=torch.from_numpy(has_price),
         price=torch.from_numpy(price),
-        category=torch.from_numpy(np.array(catalog.categories, np.int64)),
+        category=torch.from_numpy(category),
         text_encoder=texts,
-        digest=hashlib.sha256(f"{catalog.digest}|{text_key}|{image_key}".encode()).hexdigest(),
+        digest=hashlib.sha256(f"{catalog.digest}|{text_key}|{image_key}|style-{model.style_dim}".encode()).hexdigest(),
         missing={name: int((~flag).sum()) for name, flag in flags.items()},
     )
 
@@ -185,7 +194,14 @@ def standardised_log_prices(prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.where(known, scaled.clip(-PRICE_LIMIT, PRICE_LIMIT), 0.0).astype(np.float32), known
 
 
-def _text_rows(folder: Path, encoder: Any, titles: Sequence[str | None], progress: Progress | None) -> _Rows:
+def _text_rows(
+    folder: Path,
+    encoder: Any,
+    titles: Sequence[str | None],
+    category: np.ndarray,
+    style_dim: int,
+    progress: Progress | None,
+) -> _Rows:
     raw = encoder.encoder if isinstance(encoder, Reduced) else encoder
     keys, key = keys_of(titles), raw.version
     written = [title or "" for title in titles]
@@ -197,23 +213,33 @@ def _text_rows(folder: Path, encoder: Any, titles: Sequence[str | None], progres
     else:
         raw.fit(written)
 
-    def encode(positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        return raw.rows([written[position] for position in positions]), np.ones(len(positions), bool)
+    def load(positions: Sequence[int]) -> list[str]:
+        return [written[position] for position in positions]
 
-    return _cached_rows(_folder(folder, "text", raw, key), encoder, keys, encode, _TEXT_BATCH, _named(progress, "text"))
+    def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        return raw.rows(texts), np.ones(len(texts), bool)
+
+    at = _folder(folder, "text", raw, key)
+    cache = _Cached(at, encoder, keys, category, style_dim)
+    return cache.rows(load, encode, _TEXT_BATCH, _named(progress, "text"))
 
 
-def _image_rows(folder: Path, encoder: Any, catalog: Catalog, progress: Progress | None) -> _Rows:
+def _image_rows(
+    folder: Path, encoder: Any, catalog: Catalog, category: np.ndarray, style_dim: int, progress: Progress | None
+) -> _Rows:
     raw = encoder.encoder if isinstance(encoder, Reduced) else encoder
     digests = [catalog.images.digest(index) for index in range(len(catalog))]
     raw.fit([])
 
-    def encode(positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        pictures = [catalog.images(position) for position in positions]
-        return raw.rows(pictures), np.array([picture is not None for picture in pictures])
+    def load(positions: Sequence[int]) -> list[np.ndarray | None]:
+        return [catalog.images(position) for position in positions]
+
+    def encode(pictures: Sequence[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
+        return raw.rows(pictures), np.array([picture is not None for picture in pictures], bool)
 
     at = _folder(folder, "image", raw, raw.version)
-    rows = _cached_rows(at, encoder, keys_of(digests), encode, _IMAGE_BATCH, _named(progress, "image"))
+    cache = _Cached(at, encoder, keys_of(digests), category, style_dim)
+    rows = cache.rows(load, encode, _IMAGE_BATCH, _named(progress, "image"))
     unreadable = sum(digest is not None for digest in digests) - int(rows[1].sum())
     if unreadable:
         log.warning(
@@ -222,36 +248,57 @@ def _image_rows(folder: Path, encoder: Any, catalog: Catalog, progress: Progress
     return rows
 
 
-_Rows = tuple[Tensor, np.ndarray, str]
-"""Rows by item, which items have one, and what the rows depend on."""
+_Rows = tuple[Tensor, np.ndarray, str, Tensor]
+"""Rows by item, which items have one, what the rows depend on, and the style rows."""
 
 
-def _cached_rows(
-    folder: Path, encoder: Any, keys: np.ndarray, encode: Any, batch: int, progress: Callable[[int, int], None] | None
-) -> _Rows:
-    raw = encoder.encoder if isinstance(encoder, Reduced) else encoder
-    cache = RowCache(folder, row_shape=raw.row_shape, row_dtype=raw.row_dtype)
-    rows, present = cache.table(keys, encode, batch=batch, progress=progress)
-    key = f"{encoder.version}|{hashlib.sha256(keys.tobytes() + present.tobytes()).hexdigest()}"
-    if isinstance(encoder, Reduced):
-        rows = _reduced_rows(folder, encoder, rows, key)
-    return torch.from_numpy(rows), present, key
+@dataclass(frozen=True)
+class _Cached:
+    """One side of the catalogue in its folder: keys [N] and categories [N] of the items."""
+
+    folder: Path
+    encoder: Any
+    keys: np.ndarray
+    category: np.ndarray
+    style_dim: int
+
+    def rows(self, load: Load, encode: Encode, batch: int, report: Report | None) -> _Rows:
+        encoder = self.encoder
+        raw = encoder.encoder if isinstance(encoder, Reduced) else encoder
+        cache = RowCache(self.folder, row_shape=raw.row_shape, row_dtype=raw.row_dtype)
+        rows, present = cache.table(self.keys, load, encode, batch=batch, progress=report)
+        key = f"{encoder.version}|{hashlib.sha256(self.keys.tobytes() + present.tobytes()).hexdigest()}"
+        if encoder.trainable:
+            style = torch.zeros(1, self.style_dim).expand(len(rows), -1)
+        else:
+            style = torch.from_numpy(self._style(rows, present, key))
+        if isinstance(encoder, Reduced):
+            rows = self._reduced(encoder, rows, key)
+        return torch.from_numpy(rows), present, key, style
+
+    def _reduced(self, encoder: Reduced, raw: np.ndarray, key: str) -> np.ndarray:
+        """The reduction fitted on these rows, and they reduced by it, both kept: each process would get the same."""
+        stem = "reduced-" + hashlib.sha256(key.encode()).hexdigest()[:16]
+        encoder.restore(kept_arrays(self.folder / f"{stem}.npz", lambda: encoder.fit_rows(raw).state()))
+        return _kept_rows(self.folder / f"{stem}.npy", lambda: encoder.reduce(raw))
+
+    def _style(self, raw: np.ndarray, present: np.ndarray, key: str) -> np.ndarray:
+        groups = hashlib.sha256(self.category.tobytes()).hexdigest()
+        stem = "style-" + hashlib.sha256(f"{key}|{groups}|{self.style_dim}".encode()).hexdigest()[:16]
+        return _kept_rows(self.folder / f"{stem}.npy", lambda: style_rows(raw, present, self.category, self.style_dim))
 
 
-def _reduced_rows(folder: Path, encoder: Reduced, raw: np.ndarray, key: str) -> np.ndarray:
-    """The reduction fitted on these rows, and they reduced by it, both kept: each process would get the same."""
-    stem = "reduced-" + hashlib.sha256(key.encode()).hexdigest()[:16]
-    encoder.restore(kept_arrays(folder / f"{stem}.npz", lambda: encoder.fit_rows(raw).state()))
-    path = folder / f"{stem}.npy"
+def _kept_rows(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     if not path.exists():
-        write_array(path, encoder.reduce(raw))
+        write_array(path, make())
     return np.load(path, mmap_mode="c", allow_pickle=False)
 
 
-def _no_rows(encoder: Any, items: int) -> _Rows:
+def _no_rows(encoder: Any, items: int, style_dim: int) -> _Rows:
     """Zeros that take no memory, for a side that is switched off."""
     zero = torch.from_numpy(np.zeros((1, *encoder.row_shape), encoder.row_dtype))
-    return zero.expand(items, *encoder.row_shape), np.zeros(items, bool), "off"
+    style = torch.zeros(1, style_dim).expand(items, -1)
+    return zero.expand(items, *encoder.row_shape), np.zeros(items, bool), "off", style
 
 
 def _folder(folder: Path, kind: str, encoder: Any, key: str) -> Path:
@@ -266,7 +313,7 @@ def _folder(folder: Path, kind: str, encoder: Any, key: str) -> Path:
     return at
 
 
-def _named(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+def _named(progress: Progress | None, name: str) -> Report | None:
     return None if progress is None else lambda done, total: progress(name, done, total)
 
 

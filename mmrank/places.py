@@ -12,17 +12,17 @@ RUNS = "~/.local/state/mmrank/runs"
 
 
 def config_path(values: Mapping[str, object], *, beside: Path) -> Path:
-    """The YAML file that `config` names; a relative path is looked for here, then in the folder `beside`.
+    """The YAML file that `config` names; a relative path is looked for in the folder `beside`, then here.
 
-    `flwr run` starts the apps in some working folder, from a copy of the project: `beside` is that copy.
-    Raises ConfigError where it is absent.
+    `flwr run` starts the apps from a copy of the project, in whatever folder its SuperLink was once started in:
+    `beside` is that copy, and comes first. Raises ConfigError where it is absent.
     """
     given = Path(str(values.get("config", ""))).expanduser()
-    for path in (given, beside / given):
+    for path in (beside / given, given):
         if path.is_file():
             return path.resolve()
     raise ConfigError(
-        f"Expected config={str(given)!r} to be a file, here or in {beside}; "
+        f"Expected config={str(given)!r} to be a file, in {beside} or here; "
         "pass its path, for example flwr run . --run-config 'config=\"/path/to/config.yaml\"'."
     )
 

@@ -1,11 +1,14 @@
 """The ranker: encoders -> item, query and user vectors -> one score a candidate.
 
-    score(c) = w . prior(c)                      zero-shot cosines, where the towers are frozen
+    score(c) = w . prior(c)                      zero-shot similarities, where the towers are frozen
+             + v . (style(history) * style(c))   the same, each direction of style with a weight of its own
              + <query, A c> / sqrt(d)            how the words asked for fit the item
+             + <Q words, style(c)>               what the words look like, where the towers are frozen
              + <user(c), B c> / sqrt(d)          how the person's history fits it; 0 without a history
              + b . c + m . match(c)              item quality; price and category against the history
+             + k log(1 + position)               while training: what stood higher was seen more (not when ranking)
 
-A, B, b and m start at zero, so an untrained ranker orders as the prior does, and training begins from there.
+v, A, Q, B, b, m and k start at zero, so an untrained ranker orders as the prior does, and training begins from there.
 Every layer's first axis is the slate, the privacy unit: items are never folded into it. There is no
 table of user or item ids: a new person, item or merchant works from the first request.
 """
@@ -25,12 +28,17 @@ from mmrank.randomness import stream_key
 from mmrank.settings import ModelSettings
 from mmrank.slates import EVENT_TYPES, SlateBatch
 
-PRIOR_NAMES = ("query_text", "history_image", "history_text")
+PRIOR_WEIGHTS = {"query_text": 1.0, "history_text": 0.5, "history_image": 0.5, "style_text": 1.0, "style_image": 1.0}
+"""The zero-shot similarities and what each weighs in the `content` row: public constants."""
 PRIOR_START = 5.0
 """Inverse temperature of the prior's softmax before training: cosines differ by a few tenths within a slate."""
+EVENT_WEIGHTS = (0.1, 1.0, 1.5, 2.0)
+"""Public: what each of EVENT_TYPES says of a liking; a look says little."""
+CONFIDENCE = 2.0
+"""Public: a history of n purchases' weight counts n / (n + 2 x 2) of a long one."""
 GAP_SCALE = math.log1p(365.0)
 """Public: an event one year old has time gap 1."""
-META_WIDTH = 4  # price, and whether price, text and image are there
+FLAGS = 4  # price, and whether price, text and image are there
 
 
 class Ranker(nn.Module):
@@ -44,7 +52,7 @@ class Ranker(nn.Module):
         self.image_tower = image_encoder(model).tower(dim) if model.use_image else None
         self.text_missing = nn.Linear(1, dim, bias=False) if model.use_text else None
         self.image_missing = nn.Linear(1, dim, bias=False) if model.use_image else None
-        self.fusion = components.build("mmrank.fusion", model.fusion, dim=dim, meta_width=META_WIDTH)
+        self.fusion = components.build("mmrank.fusion", model.fusion, dim=dim, meta_width=FLAGS + 2 * model.style_dim)
         self.behaviour: nn.Module | None = None
         if model.use_behaviour:
             event_width = dim + len(EVENT_TYPES) + 1
@@ -53,12 +61,17 @@ class Ranker(nn.Module):
             )
             self.user_head = _zero_linear(dim, dim)
             self.match = _zero_linear(2, 1)
+            self.style = _zero_linear(2 * model.style_dim, 1)
+        self.position = _zero_linear(1, 1)
         if model.use_text:
             self.query_head = _zero_linear(dim, dim)
+            if model.towers == "frozen":
+                self.query_style = _zero_linear(model.feature_dim, 2 * model.style_dim)
         self.prior: nn.Linear | None = None
         if model.content_prior and model.towers == "frozen":
-            self.prior = nn.Linear(len(PRIOR_NAMES), 1, bias=False)
-            nn.init.constant_(self.prior.weight, PRIOR_START)
+            self.prior = nn.Linear(len(PRIOR_WEIGHTS), 1, bias=False)
+            with torch.no_grad():
+                self.prior.weight.copy_(PRIOR_START * torch.tensor([list(PRIOR_WEIGHTS.values())]))
         self.quality = _zero_linear(dim, 1)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -74,7 +87,7 @@ class Ranker(nn.Module):
         return self.score(items[:, :length], items[:, length:], query, inputs)
 
     def item_vectors(self, *, text: Tensor | None, image: Tensor | None, meta: Tensor) -> Tensor:
-        """Fused vectors [batch, item, dim] of tower outputs [batch, item, dim] and meta [batch, item, 4]."""
+        """Fused vectors [batch, item, dim] of tower outputs [batch, item, dim] and `gather`'s meta."""
         has_text, has_image = meta[..., 2:3], meta[..., 3:4]
         if text is not None and self.text_missing is not None:
             text = text * has_text + self.text_missing(1.0 - has_text)
@@ -86,7 +99,7 @@ class Ranker(nn.Module):
         """Scores [batch, slate] of candidate vectors [batch, slate, dim].
 
         events: item vectors [batch, history, dim] of the history. query: [batch, dim].
-        `inputs` needs prior, match, event_type, gap and history_mask as `gather` makes them.
+        `inputs` needs text, meta, prior, match, style, event_type, gap and history_mask as `gather` makes them.
         """
         scale = 1.0 / math.sqrt(items.shape[-1])
         scores = self.quality(items).squeeze(-1)
@@ -94,12 +107,18 @@ class Ranker(nn.Module):
             scores = scores + self.prior(inputs["prior"]).squeeze(-1)
         if query is not None:
             scores = scores + scale * (self.query_head(items) * query.unsqueeze(1)).sum(-1)
+            if self.model.towers == "frozen":
+                looks = self.query_style(inputs["text"][:, :1])  # [batch, 1, 2 style_dim]; no words, no looks
+                scores = scores + (looks * inputs["meta"][:, : items.shape[1], FLAGS:]).sum(-1)
         if self.behaviour is not None:
             mask = inputs["history_mask"]
             events = torch.cat([events, inputs["event_type"], inputs["gap"]], dim=-1)
             user = self.behaviour(events, mask, items)
             scores = scores + scale * (self.user_head(items) * user).sum(-1)
             scores = scores + self.match(inputs["match"]).squeeze(-1)
+            scores = scores + self.style(inputs["style"]).squeeze(-1)
+        if self.training and self.model.use_position:
+            scores = scores + self.position(inputs["position"]).squeeze(-1)
         return scores
 
 
@@ -139,9 +158,10 @@ def load_parameters(ranker: nn.Module, parameters: Mapping[str, np.ndarray]) -> 
 def gather(batch: SlateBatch, features: FeatureTable, model: ModelSettings | None = None) -> dict[str, Tensor]:
     """What the ranker sees of `batch`: each tensor's first axis is the slate, also for no slates at all.
 
-    text [B, 1+L+H, *row] (the query first), image [B, L+H, *row], has_query [B, 1], meta [B, L+H, 4],
-    prior [B, L, 3], match [B, L, 2], event_type [B, H, 4] one-hot, gap [B, H, 1], history_mask float [B, H].
-    `model` switches single behaviour features off; None leaves all on.
+    text [B, 1+L+H, *row] (the query first), image [B, L+H, *row], has_query [B, 1], meta [B, L+H, 4 + 2 style_dim],
+    prior [B, L, 5] in the order of PRIOR_WEIGHTS, style [B, L, 2 style_dim], match [B, L, 2], position [B, L, 1],
+    event_type [B, H, 4] one-hot, gap [B, H, 1], history_mask float [B, H].
+    `model` switches single features off; None leaves all on.
     """
     model = model or ModelSettings()
     length = batch.candidates.shape[1]
@@ -155,53 +175,49 @@ def gather(batch: SlateBatch, features: FeatureTable, model: ModelSettings | Non
         (table[index] & there).float() for table in (features.has_text, features.has_image, features.has_price)
     )
     price = features.price[index] * has_price
-    meta = torch.stack([price, has_price, has_text, has_image], dim=-1)
+    style = features.style[index] * there.unsqueeze(-1)
+    flags = torch.stack([price, has_price, has_text, has_image], dim=-1)
     if not model.use_price:
-        meta = meta * torch.tensor([0.0, 0.0, 1.0, 1.0])
+        flags = flags * torch.tensor([0.0, 0.0, 1.0, 1.0])
     mask = batch.history_mask.float()
     event_type = nn.functional.one_hot(batch.event_type, len(EVENT_TYPES)).float() * mask.unsqueeze(-1)
+    weight = event_type @ torch.tensor(EVENT_WEIGHTS) if model.use_event_type else mask
     gap = (torch.log1p(batch.age_days.clamp(min=0.0)) / GAP_SCALE * mask).unsqueeze(-1)
     has_query = torch.tensor([[float(bool(words))] for words in batch.query]).reshape(len(batch), 1)
+    liked = style[:, :length] * _liked(style[:, length:], weight).unsqueeze(1)
+    liked = liked * float(model.use_behaviour)
+    similar = torch.zeros(len(batch), length, 3)
+    if model.towers == "frozen":
+        words, pictures = text[:, 1:], image
+        similar[..., 0] = (words[:, :length] * text[:, :1]).sum(-1) * has_text[:, :length]
+        if model.use_behaviour:
+            similar[..., 1] = _similarity(words * has_text.unsqueeze(-1), weight, length)
+            similar[..., 2] = _similarity(pictures * has_image.unsqueeze(-1), weight, length)
+    halves = liked.unflatten(-1, (2, -1)).sum(-1)
     return {
         "text": text,
         "image": image,
         "has_query": has_query,
-        "meta": meta,
-        "prior": content_prior(text, image, has_text, has_image, mask, length, model),
+        "meta": torch.cat([flags, style], dim=-1),
+        "prior": torch.cat([similar, halves], dim=-1),
+        "style": liked,
         "match": _match(features.category[index], price, has_price, mask, length, model),
+        "position": torch.log1p(batch.position.clamp(min=0).float()).unsqueeze(-1),
         "event_type": event_type if model.use_event_type else torch.zeros_like(event_type),
         "gap": gap if model.use_time_gap else torch.zeros_like(gap),
         "history_mask": mask,
     }
 
 
-def content_prior(
-    text: Tensor, image: Tensor, has_text: Tensor, has_image: Tensor, mask: Tensor, length: int, model: ModelSettings
-) -> Tensor:
-    """Zero-shot similarities [B, L, 3] in the order of PRIOR_NAMES, each in [-1, 1].
-
-    text [B, 1+L+H, D] and image [B, L+H, D'] are unit rows of frozen encoders; an absent row or an
-    empty history gives 0. Towers that are trained have no zero-shot similarity: all 0.
-    """
-    prior = torch.zeros(text.shape[0], length, len(PRIOR_NAMES))
-    if model.towers != "frozen":
-        return prior
-    if model.use_text:
-        words = text[:, 1:]
-        prior[..., 0] = (words[:, :length] * text[:, :1]).sum(-1) * has_text[:, :length]
-        if model.use_behaviour:
-            prior[..., 2] = _mean_similarity(words, has_text, mask, length)
-    if model.use_image and model.use_behaviour:
-        prior[..., 1] = _mean_similarity(image, has_image, mask, length)
-    return prior
+def _liked(rows: Tensor, weight: Tensor) -> Tensor:
+    """[B, D]: the mean of history rows [B, H, D] by the events' weights [B, H], nearer to 0 for a short history."""
+    total = (rows * weight.unsqueeze(-1)).sum(1)
+    return total / (weight.sum(1, keepdim=True) + 2 * CONFIDENCE)
 
 
-def _mean_similarity(rows: Tensor, there: Tensor, mask: Tensor, length: int) -> Tensor:
-    """[B, L]: each candidate's cosine with the mean of the history's rows that are there."""
-    weight = mask * there[:, length:]
-    total = (rows[:, length:] * weight.unsqueeze(-1)).sum(1)
-    mean = total / weight.sum(1, keepdim=True).clamp(min=1.0)
-    return (rows[:, :length] * mean.unsqueeze(1)).sum(-1) * there[:, :length]
+def _similarity(rows: Tensor, weight: Tensor, length: int) -> Tensor:
+    """[B, L]: each candidate's inner product with what the person liked; rows [B, L+H, D] are of unit length."""
+    return (rows[:, :length] * _liked(rows[:, length:], weight).unsqueeze(1)).sum(-1)
 
 
 def _match(

@@ -36,7 +36,8 @@ class ModelSettings:
     behaviour: Component = _component("attention")
     fusion: Component = _component("concatenation")
     dim: int = 32
-    feature_dim: int = 64
+    feature_dim: int = 128
+    style_dim: int = 32
     history_length: int = 20
     use_text: bool = True
     use_image: bool = True
@@ -45,11 +46,13 @@ class ModelSettings:
     use_time_gap: bool = True
     use_price: bool = True
     use_category: bool = True
+    use_position: bool = True
     content_prior: bool = True
 
     def __post_init__(self) -> None:
         _bounded("model.dim", self.dim, 1, 4096)
         _bounded("model.feature_dim", self.feature_dim, 1, 4096)
+        _bounded("model.style_dim", self.style_dim, 1, 4096)
         _bounded("model.history_length", self.history_length, 1, 1000)
 
 

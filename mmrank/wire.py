@@ -7,6 +7,7 @@ checked field by field; a message with a field more or less is no message.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import math
@@ -27,18 +28,29 @@ SCALARS = "scalars"
 Scalar = str | int | float
 Kind = TypeVar("Kind", TrainRequest, TrainReply, Enrolment)
 
+_NPY_START = 10
+"""Bytes of a .npy file of format 1.0 before its header: magic, version, and the header's length in the last two."""
+_NPY_HEADER_LIMIT = 512
+
 _ARRAY_FIELD: dict[type, str] = {TrainRequest: "parameters", TrainReply: "update"}
 
 
-def scalar_fields(kind: type) -> dict[str, type]:
+def scalar_fields(kind: type) -> Mapping[str, type]:
     """Name -> str, int or float of each field of `kind` that is no array.
 
     >>> sorted(scalar_fields(TrainReply))
     ['client', 'code', 'epsilon', 'round_number']
     """
+    return _SCALAR_FIELDS[kind]
+
+
+def _fields(kind: type) -> dict[str, type]:
     hints = typing.get_type_hints(kind)
     names = [item.name for item in dataclasses.fields(kind) if item.name != _ARRAY_FIELD.get(kind)]
     return {name: str if typing.get_origin(hints[name]) is Literal else hints[name] for name in names}
+
+
+_SCALAR_FIELDS: dict[type, dict[str, type]] = {kind: _fields(kind) for kind in (TrainRequest, TrainReply, Enrolment)}
 
 
 def to_plain(message: TrainRequest | TrainReply | Enrolment) -> tuple[dict[str, np.ndarray], dict[str, Scalar]]:
@@ -75,6 +87,11 @@ def from_plain(kind: type[Kind], arrays: Mapping[str, np.ndarray], scalars: Mapp
     return kind(**values)
 
 
+def npy_from_array(array: np.ndarray) -> bytes:
+    """What numpy.save writes for a C-ordered copy of `array`, at a tenth of its cost for a small one."""
+    return _npy_header(array.dtype.str, array.shape) + array.tobytes()
+
+
 def array_from_npy(data: bytes) -> np.ndarray:
     """The array in the bytes of a .npy file; it owns its memory.
 
@@ -82,18 +99,36 @@ def array_from_npy(data: bytes) -> np.ndarray:
     other end could ask for all of it. Raises ProtocolError where the header can't be read, or the bytes are
     not what it says.
     """
-    stream = io.BytesIO(data)
+    size = _NPY_START + int.from_bytes(data[_NPY_START - 2 : _NPY_START], "little")
+    if size > _NPY_HEADER_LIMIT:
+        raise ProtocolError(f"Expected a header of at most {_NPY_HEADER_LIMIT} bytes before an array, got {size}.")
+    dtype, shape = _read_npy_header(data[:size])
+    if math.prod(shape) * dtype.itemsize != len(data) - size:
+        raise ProtocolError(
+            f"Expected {len(data) - size} bytes of an array, got the header of a {dtype} array of shape {shape}."
+        )
+    return np.frombuffer(data, dtype=dtype, offset=size).reshape(shape).copy()
+
+
+@functools.lru_cache(maxsize=1024)
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_npy_header(header: bytes) -> tuple[np.dtype, tuple[int, ...]]:
+    """A model has a few headers, and each comes back in every message."""
+    stream = io.BytesIO(header)
     try:
         version = np.lib.format.read_magic(stream)
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     except ValueError as error:
-        raise ProtocolError(f"Expected an array in .npy format 1.0, got {len(data)} other bytes.") from error
-    body = memoryview(data)[stream.tell() :]
-    if version != (1, 0) or fortran or dtype.hasobject or math.prod(shape) * dtype.itemsize != len(body):
-        raise ProtocolError(
-            f"Expected {len(body)} bytes of a C-ordered array, got the header of a {dtype} array of shape {shape}."
-        )
-    return np.frombuffer(body, dtype=dtype).reshape(shape).copy()
+        raise ProtocolError(f"Expected the header of an array in .npy format 1.0, got {len(header)} bytes.") from error
+    if version != (1, 0) or fortran or dtype.hasobject:
+        raise ProtocolError(f"Expected a C-ordered array of numbers in .npy format 1.0, got {dtype} in {version}.")
+    return dtype, shape
 
 
 def input_hash(parameters: Mapping[str, np.ndarray]) -> str:
@@ -102,7 +137,7 @@ def input_hash(parameters: Mapping[str, np.ndarray]) -> str:
     for name in sorted(parameters):
         array = np.ascontiguousarray(parameters[name], dtype="<f4")
         sha.update(repr((name, array.shape)).encode())
-        sha.update(array)
+        sha.update(array.tobytes())
     return sha.hexdigest()
 
 

@@ -118,9 +118,9 @@ class _Watch:
         self.curve = Table(self.stage.folder.curves, CURVE_FIELDS, ("row", "seed", "round"))
         self.rounds = Table(self.stage.folder.rounds, ROUND_FIELDS, ("round",)) if self.own else None
         self.round_number = self._last_round()
-        self.note = ""
+        self.looked = ""
         self._look(parameters_of(self.ranker), 0)
-        self.update(self.round_number, note=self.note)
+        self.update(self.round_number, note=self.looked)
 
     def on_client(self, done: int, total: int) -> None:
         """A bar moves within the round as the answers come."""
@@ -134,13 +134,12 @@ class _Watch:
         spent = ""
         if self.settings.privacy.mechanism != "no_privacy":
             values |= {"epsilon_max": report.epsilon_max, "epsilon_median": report.epsilon_median}
-            spent = f"  epsilon {report.epsilon_max:.2f}"
+            spent = f", epsilon {report.epsilon_max:.2f}"
         due = report.round_number % self.settings.evaluation.every == 0
         if due or report.round_number == self.settings.federation.rounds:
             self._look(report.parameters, report.round_number)
         self.tracker.log({f"{self.row}/{name}": value for name, value in values.items()}, report.round_number)
-        self.note = self.note.split("  ")[0] + spent
-        self.update(report.round_number, note=self.note)
+        self.update(report.round_number, note=f"round {report.round_number}{spent}; {self.looked}")
 
     def end(self, parameters: Parameters, round_number: int) -> None:
         """The last round is on the curve, also where the run stopped early or was killed behind its last checkpoint."""
@@ -154,7 +153,7 @@ class _Watch:
         values = {name: result.mean(name) for name in METRICS}
         self.curve.add({"row": self.row, "seed": self.seed, "round": round_number, **values})
         self.tracker.log({f"{self.row}/validation/{name}": value for name, value in values.items()}, round_number)
-        self.note = f"round {round_number}: nDCG@10 {values[HEADLINE]:.4f}"
+        self.looked = f"nDCG@10 {values[HEADLINE]:.4f} after round {round_number}"
 
     def _last_round(self) -> int:
         return max((int(line["round"]) for line in read_table(self.rounds.path)), default=0) if self.rounds else 0

@@ -47,8 +47,9 @@ def gain_ratio(
     low, high = np.percentile(gain, LEVEL)
     total = values.mean(axis=1)
     if low <= 0 or total[2] <= total[1]:
+        gains = f"row - content is {total[0] - total[1]:.4f} and centralised - content {total[2] - total[1]:.4f}"
         return (
-            f"centralised - content is {total[2] - total[1]:.4f} with 95% interval [{low:.4f}, {high:.4f}]: "
+            f"{gains} with 95% interval [{low:.4f}, {high:.4f}] over {values.shape[1]} clients: "
             "not surely above 0, so a share of it is not defined"
         )
     ratio = (means[0] - means[1]) / np.where(gain > 0, gain, np.nan)

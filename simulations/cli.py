@@ -64,7 +64,9 @@ def prepare() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-@app.command(epilog="Example: mmrank simulate simulations/configs/quickstart.yaml --set federation.rounds=5 --out runs/a")
+@app.command(
+    epilog="Example: mmrank simulate simulations/configs/quickstart.yaml --set federation.rounds=5 --out runs/a"
+)
 def simulate(
     config: Config,
     overrides: Overrides = None,
@@ -110,7 +112,9 @@ def sweep(
     from simulations import sweep as sweeps
 
     if (grid is None) == (optuna is None):
-        raise ConfigError("Expected one of --grid and --optuna; for example --grid 'training.learning_rate=0.003,0.01'.")
+        raise ConfigError(
+            "Expected one of --grid and --optuna; for example --grid 'training.learning_rate=0.003,0.01'."
+        )
     plan: dict[str, Any] = (
         {"grid": sweeps.parse_grid(grid)}
         if grid is not None
@@ -264,12 +268,10 @@ def budget_plan(
     json: Json = False,
 ) -> None:
     """Epsilon of a plan, or the noise that keeps a promise: add/remove adjacency, Poisson sampling, PLD accounting."""
-    from simulations._look import plan
+    from simulations._plan import plan
 
     _show(
-        plan(
-            sampling_rate=sampling_rate, steps=steps, delta=delta, noise_multiplier=noise_multiplier, target=epsilon
-        ),
+        plan(sampling_rate=sampling_rate, steps=steps, delta=delta, noise_multiplier=noise_multiplier, target=epsilon),
         json,
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from mmrank import components
-from mmrank.errors import ConfigError, MmrankError
+from mmrank.errors import ConfigError, MmrankError, nearest
 from mmrank.settings import Settings, parse
 
 FAMILIES: dict[str, tuple[str, str]] = {
@@ -30,6 +30,9 @@ FAMILIES: dict[str, tuple[str, str]] = {
 """Where each component's modules live, and the function of theirs that takes its settings."""
 
 ENGINES = "simulations.engines"
+ROWS = "simulations.rows"
+FEDERATED_ROWS = ("federated", "federated_dp", "unpersonalised")
+"""Rows that the run itself trains; the others are modules of ROWS."""
 
 SUPPLIED = frozenset({"dim", "meta_width", "event_width", "feature_dim"})
 """Arguments that the program passes to a component's entry; a configuration need not name them."""
@@ -130,6 +133,7 @@ def check_components(settings: Settings) -> None:
     """
     plain = settings.to_dict()
     components.load(ENGINES, settings.engine)
+    check_rows(settings.evaluation.rows)
     for dotted, (family, entry) in FAMILIES.items():
         spec = plain
         for key in dotted.split("."):
@@ -147,6 +151,15 @@ def check_components(settings: Settings) -> None:
                     f"Expected {dotted}.{parameter.name} for {dotted} '{spec['name']}', which has no default for it; "
                     f"write it in the file, or --set {dotted}.{parameter.name}=VALUE."
                 )
+
+
+def check_rows(rows: Iterable[str]) -> None:
+    """Raise ConfigError for a row that nothing computes."""
+    rows = list(rows)
+    known = sorted({*components.available(ROWS), *FEDERATED_ROWS}) if rows else []
+    for row in rows:
+        if row not in known:
+            raise ConfigError(f"No row '{row}' for evaluation.rows; there are: {', '.join(known)}.{nearest(row, known)}")
 
 
 def dump(settings: Settings, path: str | Path) -> None:
@@ -184,9 +197,9 @@ def _make_absolute(raw: dict[str, Any], base: Path) -> None:
 
 
 def _absolute(value: Any, base: Path) -> Any:
-    if not isinstance(value, str) or value in ("", "throwaway"):
-        return value
-    return str((base / Path(value).expanduser()).resolve())
+    if not isinstance(value, str) or value in ("", "throwaway") or value.startswith("~"):
+        return value  # a home is somebody's: who opens the file looks it up
+    return str((base / value).resolve())
 
 
 def _copied(value: Any) -> Any:

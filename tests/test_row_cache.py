@@ -27,10 +27,12 @@ class Encoder:
         self.stop_after = stop_after
         self.encoded: list[str] = []
 
-    def __call__(self, positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, positions: Sequence[int]) -> list[str]:
+        return [str(self.contents[position]) for position in positions]
+
+    def __call__(self, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
         if len(self.encoded) >= self.stop_after:
             raise KeyboardInterrupt
-        names = [str(self.contents[position]) for position in positions]
         self.encoded += names
         rows = np.array([[float(name[1:])] * 2 for name in names], np.float32)
         present = np.array([name not in self.unreadable for name in names])
@@ -46,7 +48,7 @@ def cache(folder: Path) -> RowCache:
 
 
 def table(folder: Path, contents: Sequence[str | None], encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
-    return cache(folder).table(keys_of(contents), encoder, batch=3)
+    return cache(folder).table(keys_of(contents), encoder.load, encoder, batch=3)
 
 
 def test_rows_come_in_the_order_of_the_catalogue_and_absent_ones_are_zero(tmp_path: Path) -> None:
@@ -101,8 +103,9 @@ def test_what_cannot_be_read_is_zero_and_tried_again_with_the_next_table(tmp_pat
 def test_progress_counts_what_was_known_and_ends_at_the_total(tmp_path: Path) -> None:
     table(tmp_path, names(4), Encoder(names(4)))
     seen: list[tuple[int, int]] = []
+    encoder = Encoder(names(10))
     cache(tmp_path).table(
-        keys_of(names(10)), Encoder(names(10)), batch=3, progress=lambda done, total: seen.append((done, total))
+        keys_of(names(10)), encoder.load, encoder, batch=3, progress=lambda done, total: seen.append((done, total))
     )
     assert seen == [(4, 10), (7, 10), (10, 10), (10, 10)]
 
@@ -111,13 +114,13 @@ def _encode_slowly(folder: Path, started: Any) -> None:
     _row_cache._PART_SECONDS = 0.0
     encoder = Encoder(names(60))
 
-    def slow(positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def slow(contents: list[str]) -> tuple[np.ndarray, np.ndarray]:
         if encoder.encoded:
             started.set()
             time.sleep(0.05)
-        return encoder(positions)
+        return encoder(contents)
 
-    cache(folder).table(keys_of(names(60)), slow, batch=3)
+    cache(folder).table(keys_of(names(60)), encoder.load, slow, batch=3)
 
 
 def test_a_killed_process_leaves_whole_blocks_and_no_lock(tmp_path: Path) -> None:

@@ -16,7 +16,17 @@ from mmrank.errors import DatasetError, ProtocolError
 from mmrank.features import build_features
 from mmrank.protocol import Enrolment, TrainReply, TrainRequest
 from mmrank.ranker import parameters_of
-from mmrank.wire import ARRAYS, SCALARS, array_from_npy, from_plain, input_hash, reply_fault, scalar_fields, to_plain
+from mmrank.wire import (
+    ARRAYS,
+    SCALARS,
+    array_from_npy,
+    from_plain,
+    input_hash,
+    npy_from_array,
+    reply_fault,
+    scalar_fields,
+    to_plain,
+)
 from simulations.engines.inline import FIRST_NODE, InlineGrid
 from tests.federations import PRIVATE, small_settings
 from tests.wire_check import leaks, outline
@@ -349,6 +359,14 @@ def test_arrays_are_read_without_believing_their_header():
             array_from_npy(bad)
     with pytest.raises(ProtocolError):
         array_from_npy(Array(np.asfortranarray(np.ones((2, 3), np.float32))).data)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7, 3), (1, 1, 5), (0, 4)])
+def test_arrays_are_written_as_numpy_does(shape):
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    assert npy_from_array(array) == Array(array).data
+    assert npy_from_array(np.asfortranarray(array)) == Array(array).data
+    np.testing.assert_array_equal(array_from_npy(npy_from_array(array)), array)
 
 
 def test_an_inputs_hash_depends_on_names_shapes_and_values_alone():

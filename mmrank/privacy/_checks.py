@@ -60,6 +60,11 @@ def _check_layer(name: str, module: nn.Module) -> None:
         raise UnsupportedModuleError(f"{name} keeps running statistics of private data; set track_running_stats=False.")
     if isinstance(module, nn.EmbeddingBag) and module.weight.requires_grad:
         raise UnsupportedModuleError(f"{name} is an EmbeddingBag, which under-clips repeated ids; use Embedding.")
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None and module.weight.requires_grad:
+        raise UnsupportedModuleError(
+            f"{name} has padding_idx={module.padding_idx}, whose row the noise moves all the same; "
+            "leave it out and mask what is padded."
+        )
     dropout = module.p if isinstance(module, nn.modules.dropout._DropoutNd) else getattr(module, "dropout", 0.0)
     if isinstance(dropout, float) and dropout > 0:
         raise UnsupportedModuleError(f"{name} drops out with p={dropout} from the global generator; set it to 0.")

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmrank.errors import BudgetExhaustedError, PrivacyError
 from mmrank.privacy.accountant import Event, epsilon, merged
+from mmrank.privacy.database import Database
 
-BUSY_SECONDS = 60.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS ledgers (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
@@ -58,18 +54,18 @@ def charge_id(ledger: str, run: str, round_number: int, client: str, input_hash:
 
 
 class Ledger:
-    """A file of ledgers. Safe for threads, forks and several processes at once on one machine.
+    """A file of ledgers, one for each client's data.
 
-    durable: each charge is fsynced before `charge` returns and survives a loss of power; without it a charge survives
-    the death of the process (kill -9) alone: enough for a ledger that dies with its simulation.
-    The file must lie on a local disk: SQLite's write-ahead log needs shared memory.
+    durable: as mmrank.privacy.database.Database; a ledger that outlives its run must be.
     """
 
     def __init__(self, path: Path | str, *, durable: bool = True) -> None:
-        self.path, self.durable = Path(path).expanduser(), durable
-        self._lock = threading.RLock()
-        self._process = -1
-        self._connection: sqlite3.Connection | None = None
+        self.database = Database(path, _SCHEMA, durable=durable)
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.database.path
 
     def account(self, key: str, policy: Policy) -> Account:
         """The ledger of the data `key` under `policy`; nothing is written before its first charge.
@@ -77,89 +73,18 @@ class Ledger:
         Raises PrivacyError where the ledger was begun with another delta or unit, or a smaller budget.
         """
         account = Account(self, key, policy)
-        with self.open() as connection:
+        with self.database.read() as connection:
             account._row(connection)
         return account
 
     def keys(self) -> list[str]:
         """The identities of all data charged here, sorted."""
-        with self.open() as connection:
+        with self.database.read() as connection:
             return [key for (key,) in connection.execute("SELECT key FROM ledgers ORDER BY key")]
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
-        with self._lock:
-            if self._connection is not None and self._process == os.getpid():
-                self._connection.close()
-            self._connection = None
-
-    @contextmanager
-    def open(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """This process' connection, inside a transaction where `write`: committed at the end, undone by an error."""
-        with self._lock:
-            connection = self._connected()
-            if not write:
-                yield connection
-                return
-            connection.execute("BEGIN IMMEDIATE")  # reads and writes as one: no other process charges in between
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-
-    def _connected(self) -> sqlite3.Connection:
-        # a connection must not be used after a fork; the parent's is left alone
-        if self._connection is None or self._process != os.getpid():
-            self._connection, self._process = open_database(self.path, _SCHEMA, durable=self.durable), os.getpid()
-        return self._connection
-
-
-def open_database(path: Path, schema: str, *, durable: bool) -> sqlite3.Connection:
-    """A connection without implicit transactions; `durable` fsyncs every commit, and makes the file itself durable.
-
-    Raises PrivacyError where the file is no database or can't be opened.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = None
-    try:
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-        _write_ahead(connection)
-        connection.executescript(schema)
-    except sqlite3.DatabaseError as error:
-        if connection is not None:
-            connection.close()
-        raise PrivacyError(
-            f"{path} can't be opened as a ledger ({error}); set privacy.ledger to a file that can. "
-            "Keep this one: deleting it would forget what was spent."
-        ) from error
-    if durable:
-        _sync_folder(path.parent)
-    return connection
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log: one fsync a commit. Two that open a new file at once may have to take turns."""
-    for _ in range(600):
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            threading.Event().wait(0.05)
-    connection.execute("PRAGMA journal_mode = WAL")
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file's name is durable only once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        self.database.close()
 
 
 class Account:
@@ -175,7 +100,7 @@ class Account:
         written, where epsilon would pass the budget; PrivacyError where `charge` stands for another event.
         """
         self._epsilon_with(event)  # outside of the lock: the first of a new history takes tens of milliseconds
-        with self.ledger.open(write=True) as connection:
+        with self.ledger.database.write() as connection:
             ledger, budget = self._row(connection)
             if self._known(connection, ledger, charge, event):
                 return epsilon(self._events(connection, ledger), self.policy.delta)
@@ -195,12 +120,12 @@ class Account:
 
     def has(self, charge: str) -> bool:
         """Whether that charge was written."""
-        with self.ledger.open() as connection:
+        with self.ledger.database.read() as connection:
             return connection.execute("SELECT 1 FROM charges WHERE charge = ?", (charge,)).fetchone() is not None
 
     def events(self) -> tuple[Event, ...]:
         """The whole history, equal events merged."""
-        with self.ledger.open() as connection:
+        with self.ledger.database.read() as connection:
             return self._events(connection, self._row(connection)[0])
 
     def epsilon(self) -> float:

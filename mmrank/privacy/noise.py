@@ -2,8 +2,8 @@
 
 SecureNoise is a ChaCha20 keystream under a key from the operating system; nobody can replay it, its
 owner included. SeededNoise repeats, for simulations: whoever knows its seed can subtract it, so a
-deployment refuses it. Both draw the noise and the inclusion from streams of their own, so that the
-number of a client's examples moves no noise.
+deployment refuses it. It draws noise and inclusion from two streams, so that the number of a client's
+examples moves no noise.
 """
 
 from __future__ import annotations

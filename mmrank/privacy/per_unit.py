@@ -83,7 +83,6 @@ class OpacusGradients:
         self._units = units_of(inputs)
         if self._units == 0:  # an empty batch crashes some layers
             return {name: p.new_zeros(0, *p.shape) for name, p in self.parameters.items()}
-        self._forget()
         self._hooked.enable_hooks()
         try:
             with torch.enable_grad():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -35,17 +34,16 @@ def main(job: dict[str, Any]) -> int:
         run_config=run_config,
         expected_clients=job["clients"],
     )
-    with tempfile.TemporaryDirectory(prefix="mmrank-ray-", ignore_cleanup_errors=True) as ray_dir:
-        try:
-            run_simulation(
-                server_app,
-                make_client_app(run_config=run_config),
-                num_supernodes=job["clients"],
-                backend_config=backend(job["device"], ray_dir),
-            )
-        except MmrankError as error:
-            told.send(("error", type(error).__name__, str(error)))
-            return 2
+    try:
+        run_simulation(
+            server_app,
+            make_client_app(run_config=run_config),
+            num_supernodes=job["clients"],
+            backend_config=backend(job["device"], job["ray_dir"]),
+        )
+    except MmrankError as error:
+        told.send(("error", type(error).__name__, str(error)))
+        return 2
     told.send(("done",))
     return 0
 

@@ -7,20 +7,22 @@ Every node is enrolled by message, so its place is hundreds of clients; for 100,
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from client.workspace import Workspace
 
+from client.workspace import Workspace
 from mmrank import components, errors
 from mmrank.errors import ConfigError
 from mmrank.settings import Settings
@@ -64,31 +66,40 @@ def federate(
     check_config(settings, config_path)
     dataset = workspace.dataset if workspace else components.build("client.datasets", settings.dataset, entry="load")
     state_dir.mkdir(parents=True, exist_ok=True)
-    here, there = Pipe(duplex=False)
-    job = {
-        "config": str(config_path.resolve()),
-        "state_dir": str(state_dir.resolve()),
-        "resume": resume,
-        "clients": len(dataset.client_ids),
-        "device": settings.device,
-        "pipe": there.fileno(),
-    }
-    with open(state_dir / LOG, "ab") as log:
+    with tempfile.TemporaryDirectory(prefix="mmrank-ray-", ignore_cleanup_errors=True) as ray_dir:
+        here, there = Pipe(duplex=False)
+        job = {
+            "config": str(config_path.resolve()),
+            "state_dir": str(state_dir.resolve()),
+            "resume": resume,
+            "clients": len(dataset.client_ids),
+            "device": settings.device,
+            "ray_dir": ray_dir,
+            "pipe": there.fileno(),
+        }
+        process = _start(job, there, state_dir / LOG)
+        try:
+            _follow(here, on_round, on_client, state_dir / LOG)
+            process.wait(GRACE_SECONDS)  # it shuts Ray down
+        finally:
+            here.close()
+            _end(process)
+    return read_model(state_dir / MODEL)
+
+
+def _start(job: dict[str, Any], pipe: Connection, log: Path) -> subprocess.Popen[bytes]:
+    """The process that runs the job, in a session of its own; `pipe` is its end alone from then on."""
+    with open(log, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}._flower_app", json.dumps(job)],
-            stdout=log,
+            stdout=output,
             stderr=subprocess.STDOUT,
-            pass_fds=[there.fileno()],
+            pass_fds=[pipe.fileno()],
             env=_environment(),
             start_new_session=True,
         )
-    there.close()
-    try:
-        _follow(here, on_round, on_client, state_dir / LOG)
-    finally:
-        here.close()
-        _end(process)
-    return read_model(state_dir / MODEL)
+    pipe.close()
+    return process
 
 
 def _environment() -> dict[str, str]:
@@ -119,15 +130,11 @@ def _told(pipe: Connection) -> Iterator[tuple[Any, ...]]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Let it shut Ray down, then end whatever is left of its session."""
-    try:
-        process.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
+    """End what is left of its session: Ray's processes end with the one that started them, and belong to it."""
+    if process.poll() is None:
         process.terminate()
     try:
         process.wait(GRACE_SECONDS)
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # all of them have ended
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return  # all of them have ended

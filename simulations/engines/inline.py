@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from client.workspace import Workspace, open_workspace
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
@@ -18,6 +17,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import make_app as make_client_app
+from client.workspace import Workspace, open_workspace
 from mmrank.errors import ConfigError
 from mmrank.settings import Settings
 from server.app import MODEL, read_settings
@@ -52,7 +52,11 @@ def federate(
     Raises ConfigError where the file holds other settings, and what server.rounds.run_rounds raises.
     """
     check_config(settings, config_path)
-    run_config = {"config": str(config_path), "state-dir": str(state_dir), "resume": resume}
+    run_config: dict[str, str | int | float | bool] = {
+        "config": str(config_path),
+        "state-dir": str(state_dir),
+        "resume": resume,
+    }
     workspace = workspace or open_workspace(config_path, state_dir)
     clients = workspace.dataset.client_ids
     grid = InlineGrid(make_client_app(workspace=workspace), nodes=len(clients), run_config=run_config)

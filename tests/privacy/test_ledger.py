@@ -131,7 +131,7 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"not a database, but somebody's file" * 100)
     before = path.read_bytes()
-    with pytest.raises(PrivacyError, match="can't be opened as a ledger"):
+    with pytest.raises(PrivacyError, match="can't be opened"):
         Ledger(path).account("data", policy())
     assert path.read_bytes() == before
 
@@ -144,6 +144,8 @@ from mmrank.errors import BudgetExhaustedError
 path, name, budget, durable = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4] == "durable"
 account = Ledger(path, durable=durable).account("data", Policy(
     mechanism="dp_sgd", unit="slate", delta=1e-6, budget_epsilon=budget))
+print("ready", flush=True)
+sys.stdin.readline()
 for number in range(10_000):
     try:
         account.charge(f"{name}-{number}", Event(sampling_rate=0.05, noise_multiplier=1.2, steps=5))
@@ -154,21 +156,30 @@ for number in range(10_000):
 
 
 def charger(path, name: str, budget: float, kind: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", CHARGER, str(path), name, str(budget), kind], stdout=subprocess.PIPE, text=True
-    )
+    """A process that charges round after round, once it is told to begin."""
+    command = [sys.executable, "-c", CHARGER, str(path), name, str(budget), kind]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def begin(process: subprocess.Popen) -> None:
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 @pytest.mark.parametrize("kind", ["durable", "throwaway"])
 def test_every_charge_that_returned_survives_kill_9(tmp_path, kind):
     path = tmp_path / "ledger.sqlite"
     process = charger(path, "a", 1e6, kind)
+    begin(process)
     for line in process.stdout:
         if int(line) == 5:
             break
     process.send_signal(signal.SIGKILL)
     returned = 6 + len(process.stdout.read().split())
     process.stdout.close()
+    process.stdin.close()
     assert process.wait() == -signal.SIGKILL
     account = Ledger(path).account("data", policy(1e6))
     assert all(account.has(f"a-{number}") for number in range(returned))
@@ -178,11 +189,15 @@ def test_every_charge_that_returned_survives_kill_9(tmp_path, kind):
 
 
 def test_two_processes_cannot_spend_the_same_budget_twice(tmp_path):
-    path = tmp_path / "ledger.sqlite"
-    both = [charger(path, name, cost(9) + 1e-9, "throwaway") for name in ("a", "b")]
+    path, budget = tmp_path / "ledger.sqlite", cost(60) + 1e-9
+    both = [charger(path, name, budget, "throwaway") for name in ("a", "b")]
+    for process in both:
+        begin(process)
     spent = [len(process.communicate(timeout=120)[0].split()) for process in both]
-    assert sum(spent) == 9
-    assert Ledger(path).account("data", policy(cost(9) + 1e-9)).epsilon() == cost(9)
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(spent) == 60
+    assert min(spent) > 0, "they did not meet"
+    assert Ledger(path).account("data", policy(budget)).epsilon() == cost(60)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -109,14 +109,16 @@ def test_the_model_can_be_used_without_per_unit_gradients_in_between():
     assert all(torch.equal(again[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize(("kind", "model"), [("opacus", Mixing), ("vmap", Mixing), ("opacus", BehindTheBack)])
-def test_a_model_whose_gradients_are_not_the_units_own_is_refused(kind, model):
-    if (kind, model) == ("vmap", Mixing):
-        # alone in its batch, a unit meets no other: vmap is right here, and what the model means is its author's affair
-        assert per_unit(kind, seeded(model()))(examples(2))
-        return
+@pytest.mark.parametrize("model", [Mixing, BehindTheBack])
+def test_a_model_whose_gradients_are_not_the_units_own_is_refused(model):
     with pytest.raises(UnsupportedModuleError, match="differs from the unit's alone"):
-        per_unit(kind, seeded(model()))
+        per_unit("opacus", seeded(model()))
+
+
+def test_vmap_keeps_units_apart_even_in_a_model_that_would_mix_them():
+    gradients, units = per_unit("vmap", seeded(Mixing())), examples(4)
+    got = np.concatenate([rows.flatten(1).numpy() for rows in gradients(units).values()], axis=1)
+    np.testing.assert_allclose(got, np.stack(one_by_one(seeded(Mixing()), units)), atol=2e-6)
 
 
 class Tied(nn.Module):

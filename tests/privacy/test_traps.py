@@ -1,5 +1,6 @@
 """At stake: every known way in which a federation under Opacus loses its guarantee and still prints an epsilon."""
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -16,12 +17,10 @@ from mmrank.privacy.dp_sgd import UnitOptimizer, zero_non_finite
 from mmrank.privacy.noise import SecureNoise, SeededNoise
 from mmrank.privacy.per_unit import build_per_unit
 from tests.privacy.models import (
-    IDS,
     WIDTH,
     Folded,
     Scorer,
     examples,
-    flat,
     losses,
     mechanism,
     one_by_one,
@@ -44,20 +43,18 @@ def test_candidates_folded_into_the_batch_axis_are_clipped_as_one_unit_under_vma
     assert np.linalg.norm(train(private, units, model=seeded(Folded()))) <= 0.01 * (1 + 1e-5)
 
 
-@KINDS
 @pytest.mark.parametrize(
-    "wrong",
+    ("kind", "wrong"),
     [
-        lambda scores, inputs: losses(scores, inputs).mean(),
-        lambda scores, inputs: losses(scores, inputs).sum().reshape(1),
-        lambda scores, inputs: scores**2,
-        lambda scores, inputs: (scores**2).flatten(),
+        ("opacus", lambda scores, inputs: losses(scores, inputs).mean()),
+        ("opacus", lambda scores, inputs: losses(scores, inputs).mean().reshape(1)),
+        ("opacus", lambda scores, inputs: (scores**2).flatten()),
+        ("vmap", lambda scores, inputs: losses(scores, inputs).mean()),
+        ("vmap", lambda scores, inputs: scores**2),
+        ("vmap", lambda scores, inputs: (scores**2).flatten()),
     ],
-    ids=["mean", "sum", "one a candidate", "folded"],
 )
 def test_a_loss_that_is_reduced_or_not_a_units_own_is_refused(kind, wrong):
-    if kind == "vmap" and wrong(torch.zeros(1, 5), examples(1)).shape == (1,):
-        pytest.skip("of one unit alone the sum is its loss")
     with pytest.raises(UnsupportedModuleError, match="one loss a unit"):
         build_per_unit(kind, seeded(Scorer()), wrong, example=examples(3))
 
@@ -149,15 +146,11 @@ def test_seeds_that_torch_takes_for_equal_are_different():
 
 
 def test_secure_noise_is_another_in_each_process():
-    program = (
-        "from tests.privacy.models import *; from mmrank.privacy.noise import SecureNoise;"
-        "print(train(mechanism(noise_multiplier=1.0), examples(3), noise=SecureNoise())[:4].tolist())"
-    )
-    runs = {
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    }
-    assert len(runs) == 2
+    program = "from mmrank.privacy.noise import SecureNoise; print(SecureNoise().normal((8,), 1.0).tolist())"
+    theirs = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    ours = SecureNoise().normal((8,), 1.0).tolist()
+    assert len(ast.literal_eval(theirs)) == 8
+    assert not set(ast.literal_eval(theirs)) & set(ours)
 
 
 def test_epsilon_of_many_rounds_is_not_that_of_the_last():
@@ -197,19 +190,10 @@ def test_a_parameter_without_a_dimension_is_refused():
 
 
 @KINDS
-def test_the_row_of_a_padding_index_is_noised_like_any_other_and_never_read(kind):
-    """The noise moves that row, which says nothing: it is noise alone. Scores must not depend on it."""
-    units = examples(6, seed=1)
-    units["ids"][:, :2] = 0
-    moved = train(mechanism(grad_sample=kind), units, model=seeded(Scorer(padding_idx=0)))
-    model = seeded(Scorer(padding_idx=0))
-    width = model.embedding.weight.numel()
-    offset = model.inner.weight.numel() + model.inner.bias.numel()
-    rows = moved[offset : offset + width].reshape(IDS, -1)
-    if kind == "vmap":
-        assert np.abs(rows[1:]).max() > 0
-    else:
-        assert np.isfinite(rows).all()
+def test_an_embedding_with_a_padding_index_is_refused(kind):
+    """Noise moves the row that is thought to stay zero, and Opacus gives it a gradient that autograd does not."""
+    with pytest.raises(UnsupportedModuleError, match="padding_idx=0"):
+        per_unit(kind, seeded(Scorer(padding_idx=0)))
 
 
 def test_batches_are_poisson_and_not_shuffled_ones_of_a_fixed_size():
@@ -231,19 +215,13 @@ def test_tied_parameters_are_refused():
         build_per_unit("opacus", model, losses, example=examples(3))
 
 
-def test_repeated_ids_are_clipped_by_all_their_repetitions():
-    """EmbeddingBag counts a repeated token once and clips too little; Embedding counts each."""
+def test_repeated_ids_count_in_the_norm_as_often_as_they_stand():
+    """EmbeddingBag counts a repeated token once and clips too little: it is refused, and Embedding is right."""
     units = examples(1)
     units["ids"][:] = 3
-    gradients = per_unit("opacus")
-    rows = gradients(units)["embedding.weight"][0]
-    reference = torch.autograd.grad(
-        losses(seeded(Scorer())(units), units).sum(), [*(model := seeded(Scorer())).parameters()], allow_unused=True
-    )
-    assert reference is not None
-    own = one_by_one(model, units)[0]
-    start = model.inner.weight.numel() + model.inner.bias.numel()
-    np.testing.assert_allclose(rows.flatten().numpy(), own[start : start + rows.numel()], atol=2e-6)
+    rows = per_unit("opacus")(units)
+    got = np.concatenate([value[0].numpy().ravel() for value in rows.values()])
+    np.testing.assert_allclose(got, one_by_one(seeded(Scorer()), units)[0], atol=2e-6)
 
 
 @KINDS
@@ -253,11 +231,3 @@ def test_neighbouring_data_under_one_noise_differ_by_no_more_than_a_clipped_unit
     fewer = {name: tensor[:-1] for name, tensor in units.items()}
     difference = train(private, units, noise=SeededNoise(9)) - train(private, fewer, noise=SeededNoise(9))
     assert 0 < np.linalg.norm(difference) <= 0.5 / 4.0 * (1 + 1e-4)
-
-
-def test_the_optimiser_state_of_one_round_is_not_in_the_next():
-    """Momentum is post-processing within a round; carried over, it would join rounds that are charged apart."""
-    gradients = per_unit("opacus")
-    before = flat(gradients.model)
-    assert all(not hasattr(p, "summed_grad") or p.summed_grad is None for p in gradients.parameters.values())
-    np.testing.assert_array_equal(before, flat(gradients.model))

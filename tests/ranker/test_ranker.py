@@ -9,7 +9,7 @@ import torch
 from mmrank import components
 from mmrank.errors import ConfigError
 from mmrank.features import build_features
-from mmrank.ranker import PRIOR_START, build_ranker, gather, load_parameters, parameters_of
+from mmrank.ranker import PRIOR_START, PRIOR_WEIGHTS, build_ranker, gather, load_parameters, parameters_of
 from mmrank.slates import collate
 from tests.toys import toy_catalog, toy_model, toy_slates
 
@@ -31,14 +31,16 @@ def random_ranker(model=None, seed=0):
 
 def scores_of(ranker, slates, features):
     batch = collate(slates, history_length=ranker.model.history_length)
-    return ranker(gather(batch, features, ranker.model)), batch
+    return ranker.eval()(gather(batch, features, ranker.model)), batch
 
 
 def test_an_untrained_ranker_orders_as_the_zero_shot_similarities_do(features):
     ranker = build_ranker(toy_model(), seed=3)
     batch = collate(toy_slates(6), history_length=6)
     inputs = gather(batch, features, ranker.model)
-    torch.testing.assert_close(ranker(inputs), PRIOR_START * inputs["prior"].sum(-1))
+    torch.testing.assert_close(
+        ranker(inputs), PRIOR_START * inputs["prior"] @ torch.tensor(list(PRIOR_WEIGHTS.values()))
+    )
 
 
 def test_weights_depend_on_the_seed_alone():
@@ -71,6 +73,7 @@ def test_an_empty_history_gives_exactly_the_unpersonalised_score(features, behav
     model = toy_model(behaviour={"name": behaviour}, fusion={"name": fusion})
     ranker, alone = random_ranker(model), random_ranker(model)
     alone.behaviour = None
+    alone.eval()
     strangers = [slate.without_history() for slate in toy_slates(5)]
     personal, batch = scores_of(ranker, strangers, features)
     assert torch.equal(personal, alone(gather(batch, features, model)))
@@ -109,7 +112,7 @@ def test_an_item_without_picture_title_or_price_is_scored_by_what_is_left(featur
     scores, batch = scores_of(random_ranker(), [bare], features)
     assert torch.isfinite(scores).all()
     meta = gather(batch, features)["meta"][0, :3]
-    assert meta[:, 1:].tolist() == [[1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]
+    assert meta[:, 1:4].tolist() == [[1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]
 
 
 def test_no_slates_at_all(features):
@@ -119,7 +122,7 @@ def test_no_slates_at_all(features):
 @pytest.mark.parametrize(
     ("switch", "names"),
     [
-        ("use_event_type", ["event_type"]),
+        ("use_event_type", ["event_type", "prior", "style"]),
         ("use_time_gap", ["gap"]),
         ("use_price", ["meta", "match"]),
         ("use_category", ["match"]),
@@ -142,3 +145,28 @@ def test_each_side_can_be_removed(side, tmp_path):
 def test_an_encoder_that_must_be_trained_is_refused_behind_frozen_towers():
     with pytest.raises(ConfigError, match=r"model.image=cnn.*set model.towers=end_to_end"):
         build_ranker(toy_model(image={"name": "cnn"}), seed=0)
+
+
+def test_position_counts_while_training_and_never_when_ranking(features):
+    ranker, slate = random_ranker(), toy_slates(1)[0]
+    batch = collate([slate], history_length=6)
+    lower = collate([dataclasses.replace(slate, position=slate.position + 5)], history_length=6)
+    inputs, other = gather(batch, features, ranker.model), gather(lower, features, ranker.model)
+    assert not torch.equal(ranker.train()(inputs), ranker(other))
+    assert torch.equal(ranker.eval()(inputs), ranker(other))
+
+
+def test_a_longer_history_speaks_louder(features):
+    slate = toy_slates(1)[0]
+    twice = dataclasses.replace(
+        slate,
+        history=np.repeat(slate.history[-3:], 2),
+        event_type=np.full(6, 3),
+        age_days=np.repeat(slate.age_days[-3:], 2),
+    )
+    once = dataclasses.replace(
+        slate, history=slate.history[-3:], event_type=np.full(3, 3), age_days=slate.age_days[-3:]
+    )
+    short = gather(collate([once], history_length=6), features)["style"]
+    long = gather(collate([twice], history_length=6), features)["style"]
+    torch.testing.assert_close(long, short * (12 / 16) / (6 / 10))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmrank.encoders._linear import Projection
-from mmrank.encoders.image import _pixels
+from mmrank.encoders.image import _pixels, histogram
 from mmrank.errors import ConfigError
 
 _MEAN = (0.485, 0.456, 0.406)
@@ -33,11 +33,15 @@ class EfficientNet:
     trainable = False
     row_dtype = "float32"
 
-    def __init__(self, *, size: int, stages: tuple[int, ...]) -> None:
+    def __init__(self, *, size: int, stages: tuple[int, ...], colours: bool) -> None:
         self.size = size
         self.stages = stages
-        self.row_shape = (_HEAD_WIDTH + sum(2 * _STAGE_WIDTH[stage - 1] for stage in stages),)
+        self._colours = histogram.build(size=size) if colours else None
+        width = _HEAD_WIDTH + sum(2 * _STAGE_WIDTH[stage - 1] for stage in stages)
+        self.row_shape = (width + (self._colours.row_shape[0] if self._colours else 0),)
         self.version = f"efficientnet-lite0-57934424/1/{size}/{'-'.join(map(str, stages)) or 'head'}"
+        if self._colours:
+            self.version += f"+{self._colours.version}"
         self.device = "cpu"
         self._network: nn.Module | None = None
 
@@ -50,7 +54,11 @@ class EfficientNet:
         for start in range(0, len(present), _BATCH):
             batch = present[start : start + _BATCH]
             pixels = _pixels.channels_first([images[index] for index in batch], self.size)
-            rows[batch] = self._encode(torch.from_numpy(pixels)).numpy()
+            seen = self._encode(torch.from_numpy(pixels)).numpy()
+            if self._colours:
+                counted = self._colours.rows([images[index] for index in batch])
+                seen = np.concatenate([seen, counted], axis=1) / np.sqrt(2.0)
+            rows[batch] = seen
         return rows
 
     def tower(self, dim: int) -> nn.Module:
@@ -108,8 +116,9 @@ def _fold(module: nn.Module, pairs: Sequence[tuple[str, str]]) -> None:
             setattr(module, norm, nn.Identity())
 
 
-def build(*, size: int = 64, stages: tuple[int, ...] | list[int] = (3, 5)) -> EfficientNet:
+def build(*, size: int = 64, stages: tuple[int, ...] | list[int] = (3, 5), colours: bool = True) -> EfficientNet:
     """size: side in pixels that pictures are brought to. stages: of 1 to 7, those whose pooled maps are added.
+    colours: whether the rows of the histogram encoder stand beside them, with equal weight.
 
     Raises ConfigError where one is out of bounds; a missing package is told when the first picture is encoded.
     """
@@ -117,4 +126,4 @@ def build(*, size: int = 64, stages: tuple[int, ...] | list[int] = (3, 5)) -> Ef
     for stage in stages:
         if stage not in range(1, len(_LAST_BLOCK) + 1):
             raise ConfigError(f"Expected model.image.stages={list(stages)} in [1, 7]; set model.image.stages.")
-    return EfficientNet(size=size, stages=tuple(sorted(set(stages))))
+    return EfficientNet(size=size, stages=tuple(sorted(set(stages))), colours=colours)

@@ -1,0 +1,111 @@
+"""A durable SQLite file for one or more processes of one machine: what the ledger and the outbox stand on."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmrank.errors import PrivacyError
+
+BUSY_SECONDS = 60.0
+
+
+class Database:
+    """Safe for threads, forks and several processes at once.
+
+    durable: each transaction is fsynced before it returns and survives a loss of power; without it one survives the
+    death of the process (kill -9) alone: enough for what dies with a simulation.
+    The file must lie on a local disk: SQLite's write-ahead log needs shared memory.
+    """
+
+    def __init__(self, path: Path | str, schema: str, *, durable: bool) -> None:
+        self.path, self.durable = Path(path).expanduser(), durable
+        self._schema = schema
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._process = os.getpid()
+        self._inherited: list[sqlite3.Connection] = []
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """The connection, without a transaction. Opens the file, and makes it where it is absent.
+
+        Raises PrivacyError where it is no database or can't be opened.
+        """
+        with self._lock:
+            yield self._connected()
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """The connection inside a transaction that no other writes into: committed at the end, undone by an error."""
+        with self._lock:
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            if self._connection is not None and self._process == os.getpid():
+                self._connection.close()
+                self._connection = None
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None and self._process != os.getpid():
+            # after a fork the parent's connection must be neither used nor closed here
+            self._inherited.append(self._connection)
+            self._connection = None
+        if self._connection is None:
+            self._connection, self._process = self._open(), os.getpid()
+        return self._connection
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = None
+        try:
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            connection.execute(f"PRAGMA synchronous = {'FULL' if self.durable else 'OFF'}")
+            _write_ahead(connection)
+            connection.executescript(self._schema)
+        except sqlite3.DatabaseError as error:
+            if connection is not None:
+                connection.close()
+            raise PrivacyError(
+                f"{self.path} can't be opened ({error}); name another file in the settings. "
+                "Keep this one: deleting it may forget what was spent."
+            ) from error
+        if self.durable:
+            _sync_folder(self.path.parent)
+        return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log: one fsync a transaction. Two that open a new file at once must take turns."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file's name is durable only once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

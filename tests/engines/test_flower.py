@@ -1,0 +1,85 @@
+"""At stake: two engines that train two models, and Ray processes that outlive a simulation."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmrank.errors import CheckpointError
+from simulations.engines import flower, inline
+from tests.federations import PRIVATE, small_settings, write_config
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("features")
+
+
+def processes_naming(text):
+    """Command lines of the machine's processes in which `text` stands."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (OSError, NotADirectoryError):
+            continue
+        if entry.name.isdigit() and text in line and int(entry.name) != os.getpid():
+            found.append(line)
+    return found
+
+
+def test_both_engines_train_the_same_model(tmp_path, cache):
+    settings = small_settings(cache, privacy=PRIVATE, federation={"rounds": 2, "aggregation": {"name": "fedadam"}})
+    models, reports, clients = {}, {}, []
+    ray_before = processes_naming("mmrank-ray-")
+    for engine in (inline, flower):
+        folder = tmp_path / engine.__name__
+        seen = reports.setdefault(engine, [])
+        models[engine] = engine.federate(
+            settings,
+            config_path=write_config(settings, folder),
+            state_dir=folder / "state",
+            on_round=seen.append,
+            on_client=lambda done, total: clients.append((done, total)),
+        )
+    for name, array in models[inline].items():
+        np.testing.assert_allclose(models[flower][name], array, rtol=0, atol=1e-5, err_msg=name)
+    for one, other in zip(reports[inline], reports[flower], strict=True):
+        assert (one.round_number, one.codes, one.dropped) == (other.round_number, other.codes, other.dropped)
+        assert one.epsilon_max == other.epsilon_max
+    assert clients[:8] == clients[8:]
+    assert processes_naming("mmrank-ray-") == ray_before
+    assert not processes_naming(str(tmp_path))
+
+    folder, seen = tmp_path / flower.__name__, []
+    again = flower.federate(
+        settings, config_path=folder / "config.yaml", state_dir=folder / "state", resume=True, on_round=seen.append
+    )
+    assert seen == []
+    np.testing.assert_equal(again, models[flower])
+
+
+def test_the_apps_errors_come_through_and_everything_is_ended(tmp_path, cache):
+    settings = small_settings(cache, federation={"rounds": 1})
+    config, state = write_config(settings, tmp_path), tmp_path / "state"
+    inline.federate(settings, config_path=config, state_dir=state)
+    with pytest.raises(CheckpointError, match="already holds a run; resume it"):
+        flower.federate(settings, config_path=config, state_dir=state)
+    assert not processes_naming(str(tmp_path))
+
+
+def test_a_caller_that_stops_ends_the_simulation(tmp_path, cache):
+    settings, ray_before = small_settings(cache, federation={"rounds": 1000}), processes_naming("mmrank-ray-")
+
+    def stop(report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flower.federate(
+            settings, config_path=write_config(settings, tmp_path), state_dir=tmp_path / "state", on_round=stop
+        )
+    assert not processes_naming(str(tmp_path))
+    assert processes_naming("mmrank-ray-") == ray_before
