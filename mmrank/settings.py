@@ -35,7 +35,7 @@ class ModelSettings:
     image: Component = _component("efficientnet")
     behaviour: Component = _component("attention")
     fusion: Component = _component("concatenation")
-    dim: int = 32
+    dim: int = 16
     feature_dim: int = 128
     style_dim: int = 32
     history_length: int = 20
@@ -80,10 +80,16 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FederationSettings:
-    """The server's side of a run."""
+    """The server's side of a run; public.
+
+    merchants_per_round: how many of the cohort are merchants (as many as there are, at most), the rest devices;
+    all clients alike where None. merchant_weight: a merchant's weight in the mean, a device's being 1.
+    """
 
     rounds: int = 20
     cohort_size: int = 50
+    merchants_per_round: int | None = None
+    merchant_weight: float = 1.0
     aggregation: Component = _component("fedavg")
     min_replies: int = 1
     reply_timeout_seconds: float = 3600.0
@@ -91,6 +97,9 @@ class FederationSettings:
     def __post_init__(self) -> None:
         _bounded("federation.rounds", self.rounds, 1, 1_000_000)
         _bounded("federation.cohort_size", self.cohort_size, 1, 10_000_000)
+        if self.merchants_per_round is not None:
+            _bounded("federation.merchants_per_round", self.merchants_per_round, 0, self.cohort_size)
+        _positive("federation.merchant_weight", self.merchant_weight)
         _bounded("federation.min_replies", self.min_replies, 1, self.cohort_size)
         _positive("federation.reply_timeout_seconds", self.reply_timeout_seconds)
 

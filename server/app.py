@@ -45,12 +45,14 @@ def make_app(
     on_client: OnClient | None = None,
     run_config: Mapping[str, str | int | bool] | None = None,
     registry: Mapping[str, int] | None = None,
+    merchants: frozenset[str] = frozenset(),
     expected_clients: int = 0,
 ) -> ServerApp:
     """The app; `run_config` completes the run's configuration.
 
     registry: node by client where they are known beforehand; then only who is asked to train is enrolled,
-    and 100,000 registered clients cost no messages. expected_clients: how many nodes the first round waits for.
+    and 100,000 registered clients cost no messages. merchants: those of the registry that are.
+    expected_clients: how many nodes the first round waits for.
     """
     app = ServerApp()
 
@@ -62,7 +64,9 @@ def make_app(
         parameters = run_rounds(
             settings,
             initial=parameters_of(build_ranker(settings.model, seed=settings.seed)),
-            messenger=GridMessenger(grid, settings=settings, registry=registry, expected=expected_clients),
+            messenger=GridMessenger(
+                grid, settings=settings, registry=registry, merchants=merchants, expected=expected_clients
+            ),
             checkpoint_dir=folder / CHECKPOINT,
             resume=bool(values.get("resume", False)),
             on_round=on_round or _log_round,
@@ -88,9 +92,16 @@ class GridMessenger:
     """
 
     def __init__(
-        self, grid: Grid, *, settings: Settings, registry: Mapping[str, int] | None = None, expected: int = 0
+        self,
+        grid: Grid,
+        *,
+        settings: Settings,
+        registry: Mapping[str, int] | None = None,
+        merchants: frozenset[str] = frozenset(),
+        expected: int = 0,
     ) -> None:
         self._grid = grid
+        self._merchants = set(merchants)
         self._timeout_seconds = settings.federation.reply_timeout_seconds
         self._registry = registry
         self._expected = expected
@@ -120,6 +131,10 @@ class GridMessenger:
                 self._settled, self._expected = True, 0
                 return names
             time.sleep(POLL_SECONDS)
+
+    def merchants(self, clients: Sequence[str]) -> frozenset[str]:
+        """Those that said so when they enrolled, or that the registry's owner named."""
+        return frozenset(self._merchants.intersection(clients))
 
     def exchange(
         self, clients: Sequence[str], request: TrainRequest, timeout_seconds: float
@@ -184,6 +199,8 @@ class GridMessenger:
             self._refused.add(node)
         else:
             self._node_of[enrolment.client] = node
+            if enrolment.kind == "merchant":
+                self._merchants.add(enrolment.client)
 
     def _taken(self, client: str, node: int) -> bool:
         other = self._node_of.get(client)

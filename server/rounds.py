@@ -40,6 +40,10 @@ class Messenger(Protocol):
         """The public names that may be asked now; waits a while for `at_least` of them."""
         ...
 
+    def merchants(self, clients: Sequence[str]) -> frozenset[str]:
+        """Those of `clients` that are merchants, as far as is known: the kind is public."""
+        ...
+
     def exchange(
         self, clients: Sequence[str], request: TrainRequest, timeout_seconds: float
     ) -> Iterator[tuple[str, TrainReply | ProtocolError]]:
@@ -111,14 +115,16 @@ def run_rounds(
     while now.round_number < settings.federation.rounds:
         number = now.round_number + 1
         started = time.perf_counter()
-        cohort = draw_cohort(messenger.clients(settings.federation.min_replies), now.exhausted, settings, number)
+        clients = messenger.clients(settings.federation.min_replies)
+        merchants = messenger.merchants(clients)
+        cohort = draw_cohort(clients, now.exhausted, settings, number, merchants=merchants)
         if not _enough(cohort, now, settings):
             break
         request = TrainRequest(
             run=now.run, round_number=number, config_sha256=settings.sha256, parameters=now.parameters
         )
         replies = _collect(messenger, cohort, request, settings, max_update_norm, on_client)
-        now, aggregated = _advance(now, replies, rule, settings)
+        now, aggregated = _advance(now, replies, rule, settings, merchants)
         save_checkpoint(checkpoint_dir, now)
         if on_round is not None:
             on_round(_report(now, replies, cohort, aggregated, time.perf_counter() - started))
@@ -127,15 +133,49 @@ def run_rounds(
     return {name: np.array(array) for name, array in now.parameters.items()}
 
 
-def draw_cohort(clients: Sequence[str], exhausted: frozenset[str], settings: Settings, round_number: int) -> list[str]:
+def draw_cohort(
+    clients: Sequence[str],
+    exhausted: frozenset[str],
+    settings: Settings,
+    round_number: int,
+    *,
+    merchants: frozenset[str] = frozenset(),
+) -> list[str]:
     """federation.cohort_size of `clients` that are not exhausted (all of them where fewer), sorted by name.
 
-    It depends on the seed, the round and the set of names alone: a resumed run draws the same cohort.
+    It depends on the seed, the round, the set of names and their kinds alone: a resumed run draws the same cohort.
     """
     available = sorted(set(clients) - exhausted)
-    size = min(settings.federation.cohort_size, len(available))
-    rows = numpy_generator(settings.seed, "cohort", round_number).choice(len(available), size, replace=False)
-    return [available[row] for row in sorted(rows.tolist())]
+    size, of_merchants = settings.federation.cohort_size, settings.federation.merchants_per_round
+    draw = numpy_generator(settings.seed, "cohort", round_number)
+    if of_merchants is None:
+        return _some(available, size, draw)
+    chosen = _some([client for client in available if client in merchants], of_merchants, draw)
+    devices = _some([client for client in available if client not in merchants], size - len(chosen), draw)
+    return sorted(chosen + devices)
+
+
+def _some(names: Sequence[str], size: int, draw: np.random.Generator) -> list[str]:
+    """At most `size` of `names`, in their order."""
+    rows = draw.choice(len(names), min(size, len(names)), replace=False)
+    return [names[row] for row in sorted(rows.tolist())]
+
+
+def weighted(
+    updates: Mapping[str, Mapping[str, np.ndarray]], merchants: frozenset[str], merchant_weight: float
+) -> dict[str, Mapping[str, np.ndarray]]:
+    """`updates` scaled so that their plain mean is the mean with a merchant's weight against a device's 1.
+
+    The weights are public constants: nothing that a client says of itself moves them.
+    """
+    weights = {client: merchant_weight if client in merchants else 1.0 for client in updates}
+    mean = sum(weights.values()) / len(weights)
+    if all(weight == mean for weight in weights.values()):
+        return dict(updates)
+    return {
+        client: {name: array.astype(np.float64) * (weights[client] / mean) for name, array in update.items()}
+        for client, update in updates.items()
+    }
 
 
 def new_run_id(settings: Settings) -> str:
@@ -242,7 +282,9 @@ def _norm_fault(update: Mapping[str, np.ndarray], bound: float | None) -> str | 
     return None if norm <= bound else f"its norm {norm:.4g} is above {bound:.4g}"
 
 
-def _advance(now: Checkpoint, replies: _Replies, rule: Rule, settings: Settings) -> tuple[Checkpoint, bool]:
+def _advance(
+    now: Checkpoint, replies: _Replies, rule: Rule, settings: Settings, merchants: frozenset[str]
+) -> tuple[Checkpoint, bool]:
     """The state after the round, and whether its replies were enough to move the model."""
     after = replace(
         now,
@@ -258,7 +300,8 @@ def _advance(now: Checkpoint, replies: _Replies, rule: Rule, settings: Settings)
             settings.federation.min_replies,
         )
         return replace(after, kept_rounds=now.kept_rounds + 1), False
-    state, parameters = rule.apply(now.state, now.parameters, replies.updates)
+    updates = weighted(replies.updates, merchants, settings.federation.merchant_weight)
+    state, parameters = rule.apply(now.state, now.parameters, updates)
     return replace(after, state=state, parameters=parameters), True
 
 

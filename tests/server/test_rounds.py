@@ -10,7 +10,7 @@ import pytest
 from mmrank.errors import CheckpointError, ProtocolError
 from mmrank.protocol import TrainReply
 from mmrank.settings import parse
-from server.rounds import draw_cohort, new_run_id, run_rounds
+from server.rounds import draw_cohort, new_run_id, run_rounds, weighted
 
 INITIAL = {"w": np.zeros(3, np.float32), "b": np.ones((1, 2), np.float32)}
 
@@ -43,6 +43,9 @@ class Room:
 
     def clients(self, at_least):
         return self.names
+
+    def merchants(self, clients):
+        return frozenset(self.names[:2])
 
     def exchange(self, clients, request, timeout_seconds):
         self.asked.append((request.run, tuple(clients)))
@@ -98,6 +101,26 @@ def test_cohorts_depend_on_seed_and_round_alone():
     for number in range(600):
         counts[[names.index(client) for client in draw_cohort(names, frozenset(), settings, number)]] += 1
     assert abs(counts - 400).max() < 60  # 5 standard deviations
+
+
+def test_a_round_may_hold_a_public_number_of_merchants():
+    settings = configuration(merchants_per_round=2)
+    names = [f"device-{i}" for i in range(9)] + ["merchant-0", "merchant-1", "merchant-2"]
+    merchants = frozenset(names[9:])
+    for number in range(20):
+        cohort = draw_cohort(names, frozenset(), settings, number, merchants=merchants)
+        assert len(cohort) == 4
+        assert len(merchants.intersection(cohort)) == 2
+    assert len(draw_cohort(names, merchants, settings, 1, merchants=merchants)) == 4, "devices fill exhausted places"
+
+
+def test_a_merchants_weight_is_a_public_constant(tmp_path):
+    updates = {"a": {"w": np.array([3.0], np.float32)}, "b": {"w": np.array([0.0], np.float32)}}
+    scaled = weighted(updates, frozenset(["a"]), 2.0)
+    assert (scaled["a"]["w"] + scaled["b"]["w"]) / 2 == pytest.approx(2.0)  # (2 x 3 + 1 x 0) / (2 + 1)
+    assert same(weighted(updates, frozenset(), 2.0)["a"], updates["a"])
+    heavy = configuration(merchant_weight=5.0)
+    assert not same(train(tmp_path / "a", Room(), heavy)[0], train(tmp_path / "b", Room())[0])
 
 
 def changed(**fields):
