@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from client.datasets import Split
+from simulations._federation import reported_row
 from simulations._folder import write_json
 from simulations._stage import Stage
 from simulations.evaluation import HEADLINE, RowResult, Scorer, pooled
@@ -86,12 +87,13 @@ def metrics_of(stage: Stage, measured: Measured) -> dict[str, Any]:
     skipped |= dict.fromkeys(test.keys() - metrics.keys(), "no slate of the test part counts")
     gains = {}
     if "content" in metrics and "centralised" in metrics:
-        for name in metrics.keys() - {"content"}:
+        ours = reported_row(stage.settings)
+        for name in sorted(metrics.keys() - {"content", "centralised"}, key=lambda name: name != ours):
             ratio = evaluator.gain_ratio(test[name], test["content"], test["centralised"])
             if isinstance(ratio, str):
-                skipped["gain_ratio"] = ratio
-                break
-            gains[name] = ratio
+                skipped.setdefault("gain_ratio", f"{name}: {ratio}")  # much the same for every row
+            else:
+                gains[name] = ratio
     return {
         "metrics": metrics,
         "gain_ratio": {name: gains[name] for name in metrics if name in gains},

@@ -129,9 +129,7 @@ def _dataset(settings: Settings, shared: Shared) -> Dataset:
 
 def encoded(settings: Settings, dataset: Dataset, device: str, display: Display, shared: Shared) -> FeatureTable:
     """The catalogue's features, from the cache or into it."""
-    model = settings.to_dict()["model"]
-    made_of = {name: model[name] for name in ("towers", "text", "image", "feature_dim", "use_text", "use_image")}
-    key = json.dumps([dataset.catalog.digest, made_of], sort_keys=True)
+    key = json.dumps([dataset.catalog.digest, settings.to_dict()["model"]], sort_keys=True)
     if shared.features is None or shared.features[0] != key:
         with display.phase("Features", kind="features") as update:
             table = build_features(

@@ -159,7 +159,8 @@ def check_rows(rows: Iterable[str]) -> None:
     known = sorted({*components.available(ROWS), *FEDERATED_ROWS}) if rows else []
     for row in rows:
         if row not in known:
-            raise ConfigError(f"No row '{row}' for evaluation.rows; there are: {', '.join(known)}.{nearest(row, known)}")
+            near = nearest(row, known)
+            raise ConfigError(f"No row '{row}' for evaluation.rows; available: {', '.join(known)}.{near}")
 
 
 def dump(settings: Settings, path: str | Path) -> None:

@@ -26,7 +26,7 @@ p { margin:.45rem 0; max-width:46rem } .soft, figcaption, small { color:var(--so
 table { border-collapse:collapse; font-size:.9rem; font-variant-numeric:tabular-nums; min-width:60% }
 th, td { text-align:right; padding:.34rem .7rem; border-bottom:1px solid var(--line); white-space:nowrap }
 th { color:var(--soft); font-weight:600 } th:first-child, td:first-child { text-align:left; padding-left:0 }
-td small { display:block; font-size:.78rem }
+td small { display:block; font-size:.78rem } td:first-child small { white-space:normal; max-width:24rem }
 tr.best td { font-weight:600 } .words td { white-space:normal; text-align:left } .words td:first-child { width:12rem }
 .plot { margin:.6rem 0 } .plot svg { display:block; height:auto; font-family:inherit }
 .plot text { font-family:inherit !important } .narrow { display:none }
@@ -46,6 +46,7 @@ pre { background:var(--tint); border:1px solid var(--line); border-radius:8px; p
   font-size:.8rem }
 @media (max-width:640px) { main { padding:1.3rem .9rem 3rem } h1 { font-size:1.4rem } .wide { display:none }
   .narrow { display:block } .cards { grid-template-columns:1fr 1fr } .card b { font-size:1.25rem }
+  td:first-child small { display:none }
   .words td:first-child { width:8rem } th, td { padding:.34rem .5rem } .strip { grid-template-columns:repeat(3,1fr) }
   .strip.small { grid-template-columns:repeat(5,1fr) } }
 @media print { .query, .plot { break-inside:avoid } details:not([open]) > *:not(summary) { display:block } }

@@ -112,12 +112,19 @@ class Dot:
 
 
 def dots(rows: Sequence[Dot], *, label: str, name: str = "Rows with intervals") -> str:
-    """One line for each of `rows`, the best on top."""
+    """One line for each of `rows`, the best on top; one far off to the right is an arrow, so that the others show."""
     rows = sorted(rows, key=lambda dot: dot.mean)
+    near = _near(rows)
 
     def draw(axes: Axes, narrow: bool) -> None:
+        low, high = min(dot.low for dot in near), max(dot.high for dot in near)
+        margin = 0.24 if narrow else 0.12  # room for the figure that stands right of the interval
+        edge = high + margin * (high - low) + 1e-9
         for place, dot in enumerate(rows):
             ink = colour(dot.row)
+            if dot not in near:
+                axes.annotate(f"{dot.mean:.3f} →", (edge, place), ha="right", va="center", color=SOFT)
+                continue
             axes.plot([dot.low, dot.high], [place, place], color=ink, linewidth=2.6, solid_capstyle="round")
             axes.plot(dot.mean, place, "o", color=ink, markersize=7, markeredgecolor="white")
             axes.annotate(
@@ -126,13 +133,20 @@ def dots(rows: Sequence[Dot], *, label: str, name: str = "Rows with intervals") 
         axes.set_yticks(range(len(rows)), [dot.name for dot in rows])
         axes.tick_params(axis="y", colors=INK, length=0)
         axes.grid(axis="y", visible=False)
-        low, high = min(dot.low for dot in rows), max(dot.high for dot in rows)
-        margin = 0.24 if narrow else 0.12  # room for the figure that stands right of the interval
-        axes.set_xlim(low - 0.04 * (high - low), high + margin * (high - low) + 1e-9)
+        axes.set_xlim(low - 0.04 * (high - low), edge)
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_xlabel(label)
 
     return drawn(name, draw, height=0.9 + 0.31 * len(rows))
+
+
+def _near(rows: Sequence[Dot]) -> list[Dot]:
+    """Without the best one where it stands further off than all others are apart."""
+    *others, best = rows
+    if len(others) < 3:
+        return list(rows)
+    reach = max(dot.high for dot in others) - min(dot.low for dot in others)
+    return others if best.low - max(dot.high for dot in others) > reach else list(rows)
 
 
 def histogram(row: str, values: Sequence[float], *, label: str) -> str:

@@ -15,7 +15,14 @@ from simulations.run import simulate
 
 TINY: dict[str, Any] = {
     "name": "tiny",
-    "dataset": {"name": "marketplace", "items": 1000, "types": 4, "devices": 6, "merchants": 2, "people_per_merchant": 6},
+    "dataset": {
+        "name": "marketplace",
+        "items": 1000,
+        "types": 4,
+        "devices": 6,
+        "merchants": 2,
+        "people_per_merchant": 6,
+    },
     "model": {"text": "hashing", "image": "histogram", "dim": 8, "feature_dim": 16, "history_length": 8},
     "training": {"local_steps": 2, "slate_length": 10},
     "federation": {"rounds": 2, "cohort_size": 4},

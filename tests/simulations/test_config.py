@@ -140,7 +140,9 @@ def test_a_relative_place_is_taken_from_the_file_and_in_an_override_from_here(tm
 
 def test_what_is_dumped_is_read_back_also_by_plain_yaml(tmp_path):
     settings = load(
-        written(tmp_path, "name: 商店\nprivacy: {mechanism: dp_sgd, epsilon: 2, delta: 1e-7}\nmodel: {image: histogram}")
+        written(
+            tmp_path, "name: 商店\nprivacy: {mechanism: dp_sgd, epsilon: 2, delta: 1e-7}\nmodel: {image: histogram}"
+        )
     )
     path = tmp_path / "resolved.yaml"
     dump(settings, path)

@@ -1,4 +1,4 @@
-"""At stake: a report that needs nothing else, tells the truth of its run, and keeps real people's queries out of sight."""
+"""At stake: a report that needs nothing else, tells the truth of its run, and hides what real people asked."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def checked(html: str) -> Checker:
     return parser
 
 
-@pytest.fixture()
+@pytest.fixture
 def copied(finished, tmp_path) -> RunFolder:
     """A run whose folder may be written."""
     folder = RunFolder(tmp_path / "run")
@@ -155,7 +155,10 @@ def test_a_comparison_has_a_line_a_run_and_one_plot(finished):
     page = checked(html)
     words = " ".join(page.words)
     assert "2 runs compared" in words
-    assert [line["row"] for line in lines({"private": finished.result, "plain": other})] == ["federated_dp", "federated"]
+    assert [line["row"] for line in lines({"private": finished.result, "plain": other})] == [
+        "federated_dp",
+        "federated",
+    ]
     assert html.count("<svg") == 2
     assert "different data" not in words
     other["dataset"]["version"] = "another"

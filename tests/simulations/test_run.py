@@ -29,17 +29,31 @@ def test_the_folder_holds_what_is_promised(finished):
     assert list((finished.folder / "checkpoint").glob("round-*.safetensors"))
     assert list((finished.folder / "tensorboard").glob("events.*"))
     assert finished.result == json.loads((finished.folder / "result.json").read_text())
-    assert load(finished.folder / "config.yaml").sha256 == finished.result["config_sha256"] == load(finished.config).sha256
+    assert (
+        load(finished.folder / "config.yaml").sha256 == finished.result["config_sha256"] == load(finished.config).sha256
+    )
 
 
 def test_result_has_the_keys_that_other_tools_rely_on(finished):
     result = finished.result
     assert result["schema"] == 1
-    assert {"engine", "device", "seed", "commit", "rounds", "skipped", "gain_ratio", "splits", "left_out"} <= result.keys()
+    assert {
+        "engine",
+        "device",
+        "seed",
+        "commit",
+        "rounds",
+        "skipped",
+        "gain_ratio",
+        "splits",
+        "left_out",
+    } <= result.keys()
     assert result["dataset"].keys() >= {"name", "items", "clients", "version", "slates"}
     assert result["dataset"]["slates"].keys() == {"train", "validation", "test"}
     assert min(result["dataset"]["slates"].values()) > 0
-    assert result["model"]["trainable_parameters"] == sum(v.size for v in read_model(finished.folder / "model.safetensors").values())
+    assert result["model"]["trainable_parameters"] == sum(
+        v.size for v in read_model(finished.folder / "model.safetensors").values()
+    )
     assert result["seconds"].keys() >= {"setup", "training", "evaluation", "total"}
     parts = sum(value for name, value in result["seconds"].items() if name != "total")
     assert parts == pytest.approx(result["seconds"]["total"], abs=0.01)
@@ -55,7 +69,10 @@ def test_result_has_the_keys_that_other_tools_rely_on(finished):
 def test_every_wanted_row_is_there_or_has_a_reason(finished):
     wanted = load(finished.config).evaluation.rows
     assert set(wanted) <= finished.result["metrics"].keys() | finished.result["skipped"].keys()
-    assert finished.result["metrics"]["oracle"]["ndcg@10"]["mean"] > finished.result["metrics"]["random"]["ndcg@10"]["mean"]
+    assert (
+        finished.result["metrics"]["oracle"]["ndcg@10"]["mean"]
+        > finished.result["metrics"]["random"]["ndcg@10"]["mean"]
+    )
     assert [finished.result["metrics"][row]["seeds"] for row in ("content", "federated_dp")] == [1, 2]
 
 
@@ -118,7 +135,9 @@ def test_rows_that_are_measured_are_not_measured_again(finished, tmp_path):
     shutil.copytree(finished.folder, folder.path)
     path = folder.row("random", 0)
     with np.load(path) as stored:
-        arrays = {name: np.full_like(stored[name], 0.25) if "@" in name or "mrr" in name else stored[name] for name in stored}
+        arrays = {
+            name: np.full_like(stored[name], 0.25) if "@" in name or "mrr" in name else stored[name] for name in stored
+        }
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     folder.result.unlink()
@@ -128,7 +147,9 @@ def test_rows_that_are_measured_are_not_measured_again(finished, tmp_path):
 
 
 def test_without_a_mechanism_epsilon_is_infinite(tiny, tmp_path):
-    settings = load(tiny, ["privacy.mechanism=no_privacy", "evaluation.rows=[federated, federated_dp]", "evaluation.seeds=1"])
+    settings = load(
+        tiny, ["privacy.mechanism=no_privacy", "evaluation.rows=[federated, federated_dp]", "evaluation.seeds=1"]
+    )
     result = simulate(settings, out=tmp_path / "run")
     assert result["reported"] == "federated"
     assert result["metrics"].keys() == {"federated"}
@@ -166,7 +187,17 @@ def test_a_run_killed_between_rounds_ends_in_the_same_model(finished, tmp_path):
     config["evaluation"] |= {"rows": ["content", "federated_dp"], "seeds": 1}
     path, folder = tmp_path / "four.yaml", tmp_path / "killed"
     path.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "simulations.cli", "simulate", str(path), "--out", str(folder), "--resume", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "simulations.cli",
+        "simulate",
+        str(path),
+        "--out",
+        str(folder),
+        "--resume",
+        "--json",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
     deadline = time.monotonic() + 120
     while len(read_table(folder / "rounds.csv")) < 2 and process.poll() is None and time.monotonic() < deadline:
