@@ -15,8 +15,8 @@ from simulations.evaluation import Chunk, Scorer
 from simulations.rows import RowContext
 from simulations.rows._ranker import ranker_scores
 
-RATES = (1.0, 0.1)
-"""Learning rates that are tried, as shares of training.learning_rate."""
+RATES = (0.01, 0.001)
+"""Learning rates of AdamW that are tried."""
 STOPS = (0.1, 0.3, 1.0)
 """Where training may stop, as shares of evaluation.local_only_steps."""
 CHOOSING_CLIENTS = 50
@@ -27,7 +27,7 @@ Parameters = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What was chosen on validation, one for all clients: shares of the learning rate and of the steps."""
+    """What was chosen on validation, one for all clients: the learning rate, and a share of the steps."""
 
     rate: float
     stop: float
@@ -76,7 +76,7 @@ def _train(context: RowContext, ranker: Ranker, client: str, rate: float, *, sto
     """The parameters at the first `stops` of STOPS."""
     settings = context.settings
     slates = context.dataset.slates(client, "train")
-    training = replace(settings.training, learning_rate=settings.training.learning_rate * rate)
+    training = replace(settings.training, optimizer="adamw", learning_rate=rate)
     batch = collate(slates, history_length=settings.model.history_length, slate_length=training.slate_length)
     shuffle = numpy_generator(context.seed, "local-only-shuffle", client)
     done = 0

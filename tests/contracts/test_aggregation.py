@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
@@ -142,6 +143,19 @@ def test_fedadam_by_hand():
     state, params = subject.apply(state, params, {"a": A, "b": B})
     # Coordinate 0: d = 0.25 + 0.5 = 0.75, v = 0.125 + 0.28125 = 0.40625, step = 0.75 / (0.637377439 + 0.5).
     assert math.isclose(params["w"][0], 1.5 + 0.75 / 1.137377439, rel_tol=1e-6)
+
+
+def test_fedadam_with_bias_correction_is_torchs_adam():
+    subject = rule("fedadam", server_learning_rate=0.1, beta_1=0.8, beta_2=0.9, tau=1e-8, bias_correction=True)
+    state, params = subject.init(START), START
+    weight = torch.nn.Parameter(torch.tensor(START["w"], dtype=torch.float64))
+    adam = torch.optim.Adam([weight], lr=0.1, betas=(0.8, 0.9), eps=1e-8)
+    for turn in (1.0, -0.5, 2.0):
+        one, other = {"w": A["w"] * turn}, {"w": B["w"] * turn}
+        state, params = subject.apply(state, params, {"a": one, "b": other})
+        weight.grad = -torch.tensor((one["w"] + other["w"]) / 2, dtype=torch.float64)
+        adam.step()
+    np.testing.assert_allclose(params["w"], weight.detach().numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
