@@ -44,7 +44,7 @@ class FedAdam:
         self, state: Mapping[str, np.ndarray], params: Parameters, updates: Mapping[str, Parameters]
     ) -> tuple[State, dict[str, np.ndarray]]:
         """See server.aggregation.Rule."""
-        number = state["step"] + 1 if self.bias_correction else np.inf
+        number = state["step"] + 1 if self.bias_correction else np.full(1, np.inf)
         new_state: State = {"step": number} if self.bias_correction else {}
         step = {}
         for name, mean in uniform_mean(updates).items():
