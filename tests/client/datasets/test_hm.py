@@ -328,7 +328,7 @@ def test_frozen_pictures_tell_what_people_buy_next():
     slates = [slate for _, slate in everything(dataset, "test") if len(slate.history)]
     slates = [slates[index] for index in np.linspace(0, len(slates) - 1, 300).astype(int)]
     items = np.unique(np.concatenate([np.append(slate.candidates, slate.history[-10:]) for slate in slates]))
-    encoder = components.build("mmrank.encoders.image", {"name": "efficientnet"}).fit([])
+    encoder = components.build("mmrank.encoders.image", {"name": "efficientnet", "colours": False}).fit([])
     rows = dict(zip(items.tolist(), encoder.rows([dataset.catalog.images(item) for item in items]), strict=True))
     scores = np.stack(
         [
