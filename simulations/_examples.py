@@ -35,14 +35,24 @@ def examples(stage: Stage, ranker: Ranker, thumbnail: Thumbnail) -> list[dict[st
     ]
     order = numpy_generator(stage.settings.seed, "report-examples").permutation(len(found))
     drawn = [found[place] for place in order]
-    asked = _one_a_query([(client, slate) for client, slate in drawn if slate.query])
+    asked = [(client, slate) for client, slate in drawn if slate.query]
     browsed = [(client, slate) for client, slate in drawn if not slate.query]
-    chosen = (asked + browsed)[:COUNT]
+    chosen = _varied(asked + browsed)[:COUNT]
     return [_example(stage, ranker, client, slate, thumbnail) for client, slate in chosen]
 
 
-def _one_a_query(drawn: list[tuple[str, Slate]]) -> list[tuple[str, Slate]]:
-    return list({slate.query: (client, slate) for client, slate in reversed(drawn)}.values())[::-1]
+def _varied(drawn: list[tuple[str, Slate]]) -> list[tuple[str, Slate]]:
+    """In the order given, but a query or a person that was there before comes after all that are new."""
+    new: list[tuple[str, Slate]] = []
+    again: list[tuple[str, Slate]] = []
+    queries: set[str] = set()
+    people: set[tuple[str, int]] = set()
+    for client, slate in drawn:
+        seen = (slate.query and slate.query in queries) or (client, slate.user) in people
+        (again if seen else new).append((client, slate))
+        queries.add(slate.query)
+        people.add((client, slate.user))
+    return new + again
 
 
 def _example(stage: Stage, ranker: Ranker, client: str, slate: Slate, thumbnail: Thumbnail) -> dict[str, Any]:

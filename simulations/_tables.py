@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 METRICS = ("ndcg@10", "mrr", "recall@10", "hit@3")
+GAINERS = ("unpersonalised", "local_only", "federated", "federated_dp")
+"""Rows of which a share of the centralised gain says something."""
 
 
 def print_result(result: Mapping[str, Any]) -> None:
@@ -19,7 +21,7 @@ def print_result(result: Mapping[str, Any]) -> None:
         low, high = measures["ndcg@10"]["ci95"]
         line = {"row": row, "ndcg@10": f"{measures['ndcg@10']['mean']:.4f}", "95% interval": f"[{low:.4f}, {high:.4f}]"}
         line |= {name: f"{measures[name]['mean']:.4f}" for name in METRICS[1:]}
-        line["gain"] = f"{gains[row]['mean']:.2f}" if row in gains else ""
+        line["gain"] = f"{gains[row]['mean']:.2f}" if row in gains and row in GAINERS else ""
         lines.append(line)
     print_lines(lines)
     for name, reason in result["skipped"].items():

@@ -60,6 +60,8 @@ def prepare() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.WARNING, format="mmrank: %(message)s", stream=sys.stderr)
+    for handler in logging.root.handlers:
+        handler.setLevel(logging.WARNING)  # a library may lower its own logger's level
     for name in ("flwr", "bm25s", "ray", "implicit"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

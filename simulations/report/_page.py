@@ -40,7 +40,7 @@ tr.best td { font-weight:600 } .words td { white-space:normal; text-align:left }
 .item .none { aspect-ratio:1; display:grid; place-items:center; background:var(--tint); color:var(--soft) }
 .item div { padding:.3rem .4rem .4rem } .item em { font-style:normal; color:#0f766e; font-weight:600 }
 .item .title { display:-webkit-box; -webkit-line-clamp:2; -webkit-box-orient:vertical; overflow:hidden }
-.strip.small { grid-template-columns:repeat(auto-fill,minmax(64px,1fr)); max-width:44rem }
+.strip.small { grid-template-columns:repeat(auto-fill,minmax(64px,1fr)); max-width:52rem }
 details { margin:.6rem 0 } summary { cursor:pointer; color:var(--accent) }
 pre { background:var(--tint); border:1px solid var(--line); border-radius:8px; padding:.8rem; overflow-x:auto;
   font-size:.8rem }

@@ -35,8 +35,8 @@ def _example(example: Mapping[str, Any]) -> str:
     query = example["query"] or "(browsing, no query)"
     parts = [
         f'<div class="query"><h3>{escape(query)}</h3>'
-        f'<p class="soft">{escape(example["client"])} · {int(example["candidates"])} products on offer · nDCG@10 '
-        f"{example['before_ndcg']:.2f} without the history, {example['after_ndcg']:.2f} with it</p>"
+        f'<p class="soft">{escape(_short(example["client"]))} · {int(example["candidates"])} products on offer · '
+        f"nDCG@10 {example['before_ndcg']:.2f} without the history, {example['after_ndcg']:.2f} with it</p>"
     ]
     if example["history"]:
         parts.append(
@@ -45,6 +45,11 @@ def _example(example: Mapping[str, Any]) -> str:
     parts.append('<p class="soft">Top results for a stranger</p>' + _strip(example["before"]))
     parts.append('<p class="soft">Top results for this person</p>' + _strip(example["after"]))
     return "".join(parts) + "</div>"
+
+
+def _short(client: str) -> str:
+    """Names that are hashes are cut."""
+    return client if len(client) <= 20 else f"{client[:10]}…"
 
 
 def _strip(items: Sequence[Mapping[str, Any]], *, small: bool = False) -> str:
@@ -61,7 +66,7 @@ def _item(item: Mapping[str, Any], small: bool) -> str:
     if small:
         return f'<div class="item" title="{escape(item["title"])}">{image}</div>'
     chosen = {1: "<em>clicked</em>", 2: "<em>bought</em>"}.get(min(int(item["relevance"]), 2), "")
-    price = "" if item["price"] is None else f"{item['price']:.2f}"
+    price = "" if item["price"] is None else f"{item['price']:,.2f}" if item["price"] >= 1 else f"{item['price']:.3f}"
     return (
         f'<div class="item{" hit" if chosen else ""}">{image}<div><span class="title">{escape(item["title"])}</span>'
         f'<span class="soft">{price}</span> {chosen}</div></div>'

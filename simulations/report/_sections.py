@@ -9,6 +9,8 @@ from typing import Any
 from simulations.report import _page, _plots
 
 METRICS = ("ndcg@10", "mrr", "recall@10", "hit@3")
+GAINERS = ("unpersonalised", "local_only", "federated", "federated_dp")
+"""Rows of which a share of the centralised gain says something."""
 TITLES = {"ndcg@10": "nDCG@10", "mrr": "MRR", "recall@10": "recall@10", "hit@3": "hit@3"}
 MEANINGS = {
     "random": "any order",
@@ -104,7 +106,7 @@ def rows_section(result: Mapping[str, Any]) -> str:
             [
                 f"{dot}{escape(row)}<small class='soft'>{escape(MEANINGS.get(row, ''))}</small>",
                 *(_interval(measures[name]) for name in METRICS),
-                _interval(gain, digits=2) if gain else "–",
+                _interval(gain, digits=2) if gain and row in GAINERS else "",
             ]
         )
     slates = max((measures["slates"] for measures in metrics.values()), default=0)
