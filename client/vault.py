@@ -12,7 +12,7 @@ import torch
 
 from client.datasets import Split
 from client.training import local_update, prepare
-from client.workspace import Workspace, input_hash
+from client.workspace import Workspace
 from mmrank.errors import BudgetExhaustedError, PrivacyError
 from mmrank.metrics import METRICS, slate_metrics
 from mmrank.privacy.ledger import Account, charge_id
@@ -22,6 +22,7 @@ from mmrank.randomness import numpy_generator
 from mmrank.ranker import gather, load_parameters, parameters_of
 from mmrank.ranking import Event, Ranked, history_of
 from mmrank.slates import collate
+from mmrank.wire import input_hash
 
 logger = logging.getLogger(__name__)
 

@@ -26,6 +26,7 @@ from mmrank.ranker import Ranker, build_ranker, load_parameters
 from mmrank.ranking import ItemIndex
 from mmrank.settings import Settings, parse
 from mmrank.slates import SlateBatch, collate
+from mmrank.wire import input_hash
 
 THROWAWAY = "throwaway"
 BATCHES_KEPT_BYTES = 256 * 2**20
@@ -122,16 +123,6 @@ class Workspace:
         while self._batches_bytes > BATCHES_KEPT_BYTES and len(self._batches) > 1:
             self._batches_bytes -= batch_bytes(self._batches.popitem(last=False)[1])
         return batch
-
-
-def input_hash(parameters: Mapping[str, np.ndarray]) -> str:
-    """sha256 over names, shapes and values, in the order of the names: which model it is."""
-    sha = hashlib.sha256()
-    for name in sorted(parameters):
-        array = np.ascontiguousarray(parameters[name], dtype="<f4")
-        sha.update(repr((name, array.shape)).encode())
-        sha.update(array.tobytes())
-    return sha.hexdigest()
 
 
 def batch_bytes(batch: SlateBatch) -> int:

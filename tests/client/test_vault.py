@@ -13,14 +13,14 @@ import torch
 import yaml
 
 from client.vault import Vault
-from client.workspace import choose_device, input_hash, open_workspace
+from client.workspace import choose_device, open_workspace
 from mmrank import components
 from mmrank.errors import ConfigError, PrivacyError
 from mmrank.metrics import METRICS
 from mmrank.privacy.accountant import epsilon
 from mmrank.protocol import check_update
 from mmrank.ranking import Event
-from mmrank.wire import reply_fault
+from mmrank.wire import input_hash, reply_fault
 from tests.client.shop import SIZES, ToyDataset, toy_request, toy_settings, toy_workspace
 
 
