@@ -20,7 +20,7 @@ from mmrank.privacy.no_privacy import NoPrivacy
 from mmrank.privacy.noise import Noise
 from mmrank.privacy.per_unit import PerUnitGradients, build_per_unit
 from mmrank.randomness import numpy_generator
-from mmrank.ranker import Ranker, gather, load_parameters, parameters_of
+from mmrank.ranker import Ranker, gather, load_parameters, parameters_of, row_bytes
 from mmrank.settings import ModelSettings, TrainingSettings
 from mmrank.slates import EVENT_TYPES, PADDING, SlateBatch
 
@@ -57,10 +57,20 @@ def local_update(
             f"Expected steps={steps} to be the {privacy.steps} that are charged; set training.local_steps."
         )
     gradients = prepare(ranker, features, training=training, privacy=privacy, device=device)
-    model = ranker.to(device) if gradients is None else gradients.model
+    model = ranker if gradients is None else gradients.model
+    if next(model.parameters()).device != torch.device(device):  # moving what is there already costs a millisecond
+        model = model.to(device)
     load_parameters(model, start)
     problem = _problem(
-        model, ranker.model, batch, features, training, device=device, gradients=gradients, proximal_mu=proximal_mu
+        model,
+        ranker.model,
+        batch,
+        features,
+        training,
+        device=device,
+        passes=privacy.event.sampling_rate * steps,
+        gradients=gradients,
+        proximal_mu=proximal_mu,
     )
     privacy.train(problem, noise=noise, shuffle=shuffle)
     after = parameters_of(model)
@@ -78,7 +88,8 @@ def fit(
     device: torch.device | str = "cpu",
 ) -> None:
     """Train the ranker in place without privacy: what a simulation's centralised and local rows do."""
-    problem = _problem(ranker.to(device), ranker.model, batch, features, training, device=device)
+    passes = steps * training.batch_size / max(len(batch), 1)
+    problem = _problem(ranker.to(device), ranker.model, batch, features, training, device=device, passes=passes)
     no_mechanism = NoPrivacy(steps=steps, batch_size=training.batch_size)
     no_mechanism.train(problem, noise=_NO_NOISE, shuffle=shuffle)
 
@@ -162,15 +173,17 @@ def _problem(
     training: TrainingSettings,
     *,
     device: torch.device | str,
+    passes: float,
     gradients: PerUnitGradients | None = None,
     proximal_mu: float = 0.0,
 ) -> LocalProblem:
+    """passes: how often each unit is used, about; below 1 it is gathered when it is used."""
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return LocalProblem(
         model=model,
         size=len(batch),
-        inputs=_inputs(batch, features, settings, device),
+        inputs=_inputs(batch, features, settings, device, passes=passes),
         losses=_losses(training),
         optimizer=build_optimizer(parameters, training),
         adjust=_proximal(parameters, proximal_mu) if proximal_mu else None,
@@ -179,13 +192,10 @@ def _problem(
 
 
 def _inputs(
-    batch: SlateBatch, features: FeatureTable, settings: ModelSettings, device: torch.device | str
+    batch: SlateBatch, features: FeatureTable, settings: ModelSettings, device: torch.device | str, *, passes: float
 ) -> Callable[[np.ndarray], Inputs]:
-    if len(batch) == 0:
-        return lambda rows: _tensors(batch.select(rows), features, settings, device)
-    one = _tensors(batch.select([0]), features, settings, "cpu")
-    row_bytes = sum(tensor.numel() * tensor.element_size() for tensor in one.values())
-    if row_bytes * len(batch) > GATHER_LIMIT_BYTES:
+    bytes_each = row_bytes(features, length=batch.candidates.shape[1], history=batch.history.shape[1])
+    if passes < 1 or bytes_each * len(batch) > GATHER_LIMIT_BYTES:
         return lambda rows: _tensors(batch.select(rows), features, settings, device)
     everything = _tensors(batch, features, settings, device)
 

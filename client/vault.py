@@ -19,7 +19,7 @@ from mmrank.privacy.ledger import Account, charge_id
 from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise
 from mmrank.protocol import Code, Enrolment, TrainReply, TrainRequest, check_update
 from mmrank.randomness import numpy_generator
-from mmrank.ranker import gather, load_parameters, parameters_of
+from mmrank.ranker import gather, load_parameters
 from mmrank.ranking import Event, Ranked, history_of
 from mmrank.slates import collate
 from mmrank.wire import input_hash
@@ -118,7 +118,7 @@ class Vault:
             return "config_mismatch"
         if not 1 <= request.round_number <= settings.federation.rounds:
             return "bad_request"  # the noise was planned for that many rounds
-        if check_update(request.parameters, parameters_of(self.workspace.ranker)) is not None:
+        if check_update(request.parameters, self.workspace.shapes) is not None:
             return "bad_request"
         return None
 

@@ -22,7 +22,7 @@ from mmrank.errors import ConfigError, PrivacyError
 from mmrank.features import FeatureTable, build_features
 from mmrank.privacy.ledger import Ledger, Policy
 from mmrank.privacy.mechanism import Mechanism, build_mechanism
-from mmrank.ranker import Ranker, build_ranker, load_parameters
+from mmrank.ranker import Ranker, build_ranker, load_parameters, parameters_of
 from mmrank.ranking import ItemIndex
 from mmrank.settings import Settings, parse
 from mmrank.slates import SlateBatch, collate
@@ -67,6 +67,11 @@ class Workspace:
         return build_mechanism(
             settings.privacy, settings.training, rounds=settings.federation.rounds, cache_dir=self.state_dir
         )
+
+    @cached_property
+    def shapes(self) -> Mapping[str, np.ndarray]:
+        """Arrays of the names, shapes and dtypes that a request must have; their values mean nothing."""
+        return parameters_of(self.ranker)
 
     @property
     def policy(self) -> Policy:

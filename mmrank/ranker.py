@@ -168,17 +168,19 @@ def gather(batch: SlateBatch, features: FeatureTable, model: ModelSettings | Non
     index = torch.cat([batch.candidates, batch.history], dim=1)
     there = index >= 0
     index = index.clamp(min=0)
-    query = features.query_rows(batch.query)
-    text = torch.cat([query.unsqueeze(1), features.text[index]], dim=1)
-    image = features.image[index]
+    # one row too many, which the query then takes: text is by far the widest, and is copied once
+    text = _rows(features.text, nn.functional.pad(index, (1, 0)))
+    text[:, 0] = features.query_rows(batch.query)
+    image = _rows(features.image, index)
     has_text, has_image, has_price = (
         (table[index] & there).float() for table in (features.has_text, features.has_image, features.has_price)
     )
     price = features.price[index] * has_price
-    style = features.style[index] * there.unsqueeze(-1)
-    flags = torch.stack([price, has_price, has_text, has_image], dim=-1)
-    if not model.use_price:
-        flags = flags * torch.tensor([0.0, 0.0, 1.0, 1.0])
+    meta = torch.zeros(*index.shape, FLAGS + features.style.shape[1])
+    for column, flag in enumerate((price, has_price, has_text, has_image)):
+        if model.use_price or column > 1:
+            meta[..., column] = flag
+    style = torch.mul(_rows(features.style, index), there.unsqueeze(-1), out=meta[..., FLAGS:])
     mask = batch.history_mask.float()
     event_type = nn.functional.one_hot(batch.event_type, len(EVENT_TYPES)).float() * mask.unsqueeze(-1)
     weight = event_type @ torch.tensor(EVENT_WEIGHTS) if model.use_event_type else mask
@@ -186,20 +188,19 @@ def gather(batch: SlateBatch, features: FeatureTable, model: ModelSettings | Non
     has_query = torch.tensor([[float(bool(words))] for words in batch.query]).reshape(len(batch), 1)
     liked = style[:, :length] * _liked(style[:, length:], weight).unsqueeze(1)
     liked = liked * float(model.use_behaviour)
-    similar = torch.zeros(len(batch), length, 3)
-    if model.towers == "frozen":
-        words, pictures = text[:, 1:], image
-        similar[..., 0] = (words[:, :length] * text[:, :1]).sum(-1) * has_text[:, :length]
+    prior = torch.zeros(len(batch), length, len(PRIOR_WEIGHTS))
+    if model.towers == "frozen":  # an absent text or picture is a row of zeros: similar to nothing
+        prior[..., 0] = _products(text[:, 1 : 1 + length], text[:, 0])
         if model.use_behaviour:
-            similar[..., 1] = _similarity(words * has_text.unsqueeze(-1), weight, length)
-            similar[..., 2] = _similarity(pictures * has_image.unsqueeze(-1), weight, length)
-    halves = liked.unflatten(-1, (2, -1)).sum(-1)
+            prior[..., 1] = _products(text[:, 1 : 1 + length], _liked(text[:, 1 + length :], weight))
+            prior[..., 2] = _products(image[:, :length], _liked(image[:, length:], weight))
+    prior[..., 3:] = liked.unflatten(-1, (2, -1)).sum(-1)
     return {
         "text": text,
         "image": image,
         "has_query": has_query,
-        "meta": torch.cat([flags, style], dim=-1),
-        "prior": torch.cat([similar, halves], dim=-1),
+        "meta": meta,
+        "prior": prior,
         "style": liked,
         "match": _match(features.category[index], price, has_price, mask, length, model),
         "position": torch.log1p(batch.position.clamp(min=0).float()).unsqueeze(-1),
@@ -209,15 +210,26 @@ def gather(batch: SlateBatch, features: FeatureTable, model: ModelSettings | Non
     }
 
 
+def row_bytes(features: FeatureTable, *, length: int, history: int) -> int:
+    """Memory, about, of what `gather` makes of one slate of `length` candidates and `history` events."""
+    item = sum(table[0].numel() * table.element_size() for table in (features.text, features.image, features.style))
+    return (1 + length + history) * item
+
+
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """[*index, *row]: a copy of the table's rows."""
+    return table.index_select(0, index.flatten()).view(*index.shape, *table.shape[1:])
+
+
 def _liked(rows: Tensor, weight: Tensor) -> Tensor:
     """[B, D]: the mean of history rows [B, H, D] by the events' weights [B, H], nearer to 0 for a short history."""
-    total = (rows * weight.unsqueeze(-1)).sum(1)
+    total = torch.bmm(weight.unsqueeze(1), rows).squeeze(1)
     return total / (weight.sum(1, keepdim=True) + 2 * CONFIDENCE)
 
 
-def _similarity(rows: Tensor, weight: Tensor, length: int) -> Tensor:
-    """[B, L]: each candidate's inner product with what the person liked; rows [B, L+H, D] are of unit length."""
-    return (rows[:, :length] * _liked(rows[:, length:], weight).unsqueeze(1)).sum(-1)
+def _products(rows: Tensor, vector: Tensor) -> Tensor:
+    """[B, L]: inner products of rows [B, L, D] with one vector [B, D] each."""
+    return torch.bmm(rows, vector.unsqueeze(2)).squeeze(2)
 
 
 def _match(

@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from mmrank.errors import ConfigError, nearest
@@ -196,7 +197,7 @@ class Settings:
         """Plain dictionaries, lists, numbers and strings: what `parse` takes back."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of every setting; equal settings, written in any order, have equal hashes."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
