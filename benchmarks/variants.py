@@ -4,7 +4,7 @@
         --set dataset.root=../shared/data/hm --out runs/hm-ablations
 
 VARIANTS.yaml holds groups. Each has `base`, overrides for all of its runs, and `variants`, a name and the overrides
-that are laid over the base; a variant without overrides is what the others of its group are compared with.
+that are laid over the base; the first is what the others of its group are compared with.
 Folders of finished runs are taken as they are, so a broken table goes on where it was.
 """
 
@@ -33,28 +33,28 @@ HEADER = "| variant | parameters | validation | test nDCG@10 | 95% | difference,
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs that are compared with one of them. runs: settings by variant; base: the variant without overrides."""
+    """Runs that are compared with the first of them. runs: settings by variant."""
 
     title: str
-    base: str
     runs: Mapping[str, Settings]
+
+    @property
+    def base(self) -> str:
+        return next(iter(self.runs))
 
 
 def read_groups(config: Path, variants: Path, overrides: Sequence[str]) -> list[Group]:
     """The groups of a file of variants, each setting checked before anything is trained.
 
-    Raises ConfigError for a setting that can't be, ValueError for a group without one variant to compare with.
+    Raises ConfigError for a setting that can't be.
     """
     groups = []
     for title, group in yaml.safe_load(variants.read_text(encoding="utf-8")).items():
-        bases = [name for name, changes in group["variants"].items() if not changes]
-        if len(bases) != 1:
-            raise ValueError(f"{variants}: expected one variant of '{title}' without changes, found {len(bases)}.")
         runs = {
             name: load(config, [*overrides, *group.get("base", []), *(changes or [])])
             for name, changes in group["variants"].items()
         }
-        groups.append(Group(title=title, base=bases[0], runs=runs))
+        groups.append(Group(title=title, runs=runs))
     return groups
 
 

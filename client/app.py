@@ -1,8 +1,8 @@
 """The Flower ClientApp: a thin messenger between the wire and the vault.
 
-A node's own configuration wins over the run's: `config` and `state-dir` in it are what this client agreed to, and
-the server can't move them. In it, too, `client-id` (a deployment, where nothing of a simulation is allowed) or
-`partition-id` (a simulation, row of the data set's registry) says whose data it holds.
+A node's own configuration says whose data it holds: `client-id` (a deployment, where nothing of a simulation is
+allowed) or `partition-id` (a simulation, row of the data set's registry). With a client-id it also holds `config` and
+`state-dir`, what this client agreed to, and nothing is taken from the run, which the server writes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SealedClientApp(ClientApp):
         # The one boundary where everything is caught: an exception that left here would carry its text,
         # and so private data, to the server. It is written down at home instead.
         except Exception:
-            _write_down(places.state_dir(_values(context, self.run_config), run_id=context.run_id))
+            _write_down(context, self.run_config)
             return _reply(message, _code_alone("failed", "", message))
 
 
@@ -64,6 +64,13 @@ def make_app(
         values = _values(context, app.run_config)
         opened = workspace
         if opened is None:
+            if "client-id" in context.node_config:
+                for name in ("config", "state-dir"):
+                    if not values.get(name):
+                        raise ConfigError(
+                            f"Expected {name} beside client-id in the node's configuration: in a deployment the server "
+                            f"must not choose it; start the node with --node-config '{name}=\"/path\" ...'."
+                        )
             config = places.config_path(values, beside=Path(__file__).parents[1])
             folder = places.state_dir(values, run_id=context.run_id)
             opened = open_workspace(config, folder, deployment="client-id" in context.node_config)
@@ -106,6 +113,9 @@ def client_of(node_config: Mapping[str, object], workspace: Workspace) -> str:
 
 
 def _values(context: Context, run_config: Mapping[str, object]) -> dict[str, object]:
+    """Where to look for `config` and `state-dir`: in a deployment the node's own words, and no others."""
+    if "client-id" in context.node_config:
+        return dict(context.node_config)
     return {**context.run_config, **run_config, **context.node_config}
 
 
@@ -137,14 +147,20 @@ def _code_alone(code: Code, client: str, message: Message) -> TrainReply:
     )
 
 
-def _write_down(folder: Path) -> None:
+def _write_down(context: Context, run_config: Mapping[str, object]) -> None:
     """The exception at hand, into the client's own file, readable by its owner alone.
 
     Not into the log: Flower may carry a log to the server. The line there is the same whatever happened.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(os.open(folder / ERRORS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as file:
-        file.write(traceback.format_exc())
+    text = traceback.format_exc().encode("utf-8", "backslashreplace")
+    try:
+        folder = places.state_dir(_values(context, run_config), run_id=context.run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(os.open(folder / ERRORS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
+            file.write(text)
+    except (OSError, ConfigError):  # a folder that can't be written, or is not named: its path is not for the server
+        logger.error("The client could not answer, and could not write down why.")
+        return
     logger.error("The client could not answer; %s in its state folder says why.", ERRORS)
 
 

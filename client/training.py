@@ -123,11 +123,12 @@ def prepare(
     if privacy.grad_sample is None:
         return None
     kept = _prepared.setdefault(ranker, {})
-    key = (privacy.grad_sample, str(device), json.dumps(dict(training.loss), sort_keys=True))
+    size = privacy.micro_batch_size
+    key = (privacy.grad_sample, str(device), json.dumps(dict(training.loss), sort_keys=True), str(size))
     if key not in kept:
         example = _tensors(example_batch(features, ranker.model, training.slate_length), features, ranker.model, device)
         model = copy.deepcopy(ranker).to(device)
-        kept[key] = build_per_unit(privacy.grad_sample, model, _losses(training), example=example)
+        kept[key] = build_per_unit(privacy.grad_sample, model, _losses(training), example=example, size=size)
     return kept[key]
 
 

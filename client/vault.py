@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ from mmrank.wire import input_hash
 logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 256
+PARAMETER_LIMIT = 1e3
+"""A trained parameter is a few units in size. One of 1e12 makes a rounding error as large as a gradient, and
+rounding is not one slate's own: what it depends on could be read off the update."""
 
 
 class Vault:
@@ -120,6 +124,8 @@ class Vault:
             return "bad_request"  # the noise was planned for that many rounds
         if check_update(request.parameters, self.workspace.shapes) is not None:
             return "bad_request"
+        if any(np.abs(array).max(initial=0.0) > PARAMETER_LIMIT for array in request.parameters.values()):
+            return "bad_request"
         return None
 
     def _train(self, request: TrainRequest) -> TrainReply:
@@ -142,21 +148,21 @@ class Vault:
         )
         if kept is not None:
             return kept
-        account = self._account()
-        # A charge without a kept reply belongs to a training that was cut short: its noise may have been seen.
-        fresh = next(charge for charge in self._charges(request, digest) if not account.has(charge))
-        reply = self._compute(request, account.charge(fresh, mechanism.event), SecureNoise())
+        # A charge without a kept reply belongs to a training that was cut short, or to another process: its noise
+        # may have been seen.
+        epsilon = self._account().claim(self._charges(request, digest), mechanism.event)
+        reply = self._compute(request, epsilon, SecureNoise())
         return workspace.outbox.put(reply, run=request.run, input_hash=digest)
 
     def _repeatable(self, request: TrainRequest, digest: str) -> TrainReply:
         """With seeded noise, training anew gives the same bytes: one draw of noise, so one charge, however often asked.
 
-        The noise is bound to the data's identity, the client, the round and the input: another of them meets other
+        The noise is bound to the data's identity, the client, the run, the round and the input: another of them meets other
         noise. It needs data that do not change under their name, which a simulation has; a deployment refuses the seed.
         """
         settings, identity = self.workspace.settings, self._identity()
         epsilon = self._account().charge(next(self._charges(request, digest)), self.workspace.mechanism.event)
-        noise = SeededNoise(settings.seed, identity, self.client_id, request.round_number, digest)
+        noise = SeededNoise(settings.seed, identity, self.client_id, request.run, request.round_number, digest)
         return self._compute(request, epsilon, noise)
 
     def _unprotected(self, request: TrainRequest, digest: str) -> float:
@@ -168,7 +174,15 @@ class Vault:
     def _compute(self, request: TrainRequest, epsilon: float, noise: Noise) -> TrainReply:
         workspace, settings = self.workspace, self.workspace.settings
         aggregation = settings.federation.aggregation
-        update = local_update(
+        with workspace.training:
+            update = self._update(request, noise, aggregation)
+        return TrainReply(
+            code="ok", client=self.client_id, round_number=request.round_number, update=update, epsilon=epsilon
+        )
+
+    def _update(self, request: TrainRequest, noise: Noise, aggregation: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        workspace, settings = self.workspace, self.workspace.settings
+        return local_update(
             workspace.ranker,
             request.parameters,
             workspace.batch(self.client_id, "train"),
@@ -180,9 +194,6 @@ class Vault:
             steps=settings.training.local_steps,
             proximal_mu=float(aggregation.get("mu", 0.0)) if aggregation["name"] == "fedprox" else 0.0,
             device=workspace.device,
-        )
-        return TrainReply(
-            code="ok", client=self.client_id, round_number=request.round_number, update=update, epsilon=epsilon
         )
 
     def _charges(self, request: TrainRequest, digest: str) -> Iterator[str]:

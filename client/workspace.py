@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,8 +26,10 @@ from mmrank.privacy.mechanism import Mechanism, build_mechanism
 from mmrank.ranker import Ranker, build_ranker, load_parameters, parameters_of
 from mmrank.ranking import ItemIndex
 from mmrank.settings import Settings, parse
-from mmrank.slates import SlateBatch, collate
+from mmrank.slates import SlateBatch, collate, fault_of
 from mmrank.wire import input_hash
+
+logger = logging.getLogger(__name__)
 
 THROWAWAY = "throwaway"
 BATCHES_KEPT_BYTES = 256 * 2**20
@@ -39,7 +42,7 @@ class Workspace:
     """A process' working place; `make_workspace` or `open_workspace` gives one.
 
     ranker: shared scratch space, its parameters mean nothing between calls. state_dir: the run's own folder
-    (throwaway ledger, outbox, calibrated noise). deployment: real clients, real people; what holds for a
+    (throwaway ledger, outbox, calibrated noise). training: held while a client trains, since all share the ranker. deployment: real clients, real people; what holds for a
     simulation alone is refused.
     Raises PrivacyError where the settings would void the guarantee in a deployment.
     """
@@ -51,6 +54,7 @@ class Workspace:
     device: torch.device
     state_dir: Path
     deployment: bool = False
+    training: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _batches: OrderedDict[tuple[str, Split], SlateBatch] = field(default_factory=OrderedDict, init=False, repr=False)
     _index: tuple[str, ItemIndex] | None = field(default=None, init=False, repr=False)
     _batches_bytes: int = field(default=0, init=False, repr=False)
@@ -118,8 +122,16 @@ class Workspace:
         if key in self._batches:
             self._batches.move_to_end(key)
             return self._batches[key]
+        slates = self.dataset.slates(client_id, split)
+        sound = [slate for slate in slates if fault_of(slate, len(self.features)) is None]
+        if len(sound) < len(slates):
+            reasons = Counter(fault_of(slate, len(self.features)) for slate in slates)
+            del reasons[None]
+            logger.warning(
+                "%d of %d slates of a client are left out: %s.", len(slates) - len(sound), len(slates), dict(reasons)
+            )
         batch = collate(
-            self.dataset.slates(client_id, split),
+            sound,
             history_length=self.settings.model.history_length,
             slate_length=self.settings.training.slate_length,
         )
@@ -144,16 +156,21 @@ def check_deployment(settings: Settings, dataset: Dataset) -> None:
             "Choose another for a deployment."
         )
     privacy = settings.privacy
+    if not Path(privacy.ledger).expanduser().is_absolute():
+        raise PrivacyError(
+            f"privacy.ledger={privacy.ledger} may be forgotten, with what earlier runs spent; "
+            "set privacy.ledger to the absolute path of a file that is kept."
+        )
     if privacy.mechanism == "no_privacy":
         return
     if privacy.noise == "seeded":
         raise PrivacyError(
             "privacy.noise=seeded can be subtracted by who knows the seed: epsilon is inf; set privacy.noise: secure."
         )
-    if not Path(privacy.ledger).expanduser().is_absolute():
+    if privacy.epsilon is None and privacy.budget_epsilon is None:
         raise PrivacyError(
-            f"privacy.ledger={privacy.ledger} may be forgotten, with what earlier runs spent; "
-            "set privacy.ledger to the absolute path of a file that is kept."
+            "Expected privacy.budget_epsilon beside privacy.noise_multiplier: without a budget nothing ends what a "
+            "server may ask for; set privacy.budget_epsilon."
         )
 
 

@@ -95,8 +95,8 @@ class _QueryRows:
         with self._lock:
             new = list(dict.fromkeys(query for query in queries if query not in self._rows))
             if new:
-                written = [query if query.strip() else "" for query in new]
-                self._rows.update(zip(new, encoder.rows(written), strict=True))
+                # one by one: an encoder that pads to the longest would let a query's row tell of its company
+                self._rows.update((query, encoder.rows([query if query.strip() else ""])[0]) for query in new)
             found = np.stack([self._rows[query] for query in queries])
             for query in dict.fromkeys(queries):
                 self._rows.move_to_end(query)

@@ -134,8 +134,10 @@ class PrivacySettings:
             raise ConfigError(
                 f"Expected privacy.sampling_rate={self.sampling_rate} in (0, 1]; set privacy.sampling_rate."
             )
-        if not 0 < self.delta < 1:
-            raise ConfigError(f"Expected privacy.delta={self.delta} in (0, 1); set privacy.delta, for example 1e-6.")
+        if not 1e-10 <= self.delta < 1:  # see mmrank.privacy.accountant.SMALLEST_DELTA
+            raise ConfigError(
+                f"Expected privacy.delta={self.delta} in [1e-10, 1); set privacy.delta, for example 1e-6."
+            )
         _positive("privacy.expected_batch_size", self.expected_batch_size)
         _positive("privacy.max_grad_norm", self.max_grad_norm)
         _bounded("privacy.micro_batch_size", self.micro_batch_size, 1, 1_000_000)

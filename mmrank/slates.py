@@ -48,6 +48,28 @@ class Slate:
         return replace(self, history=self.history[:0], event_type=self.event_type[:0], age_days=self.age_days[:0])
 
 
+def fault_of(slate: Slate, items: int) -> str | None:
+    """Why nothing can be learned from `slate` over a catalogue of `items`, or None. Each slate is judged by itself.
+
+    One bad slate must neither stop the others nor show: an error in its place would tell that it is there.
+    """
+    shown, earlier = len(slate.candidates), len(slate.history)
+    if not isinstance(slate.query, str):
+        return "a query that is no text"
+    if any(len(column) != shown for column in (slate.relevance, slate.position)) or any(
+        len(column) != earlier for column in (slate.event_type, slate.age_days)
+    ):
+        return "columns of unlike lengths"
+    for rows in (slate.candidates, slate.history):
+        if len(rows) and not (0 <= rows.min() and rows.max() < items):
+            return "an item that is not in the catalogue"
+    if earlier and not (0 <= slate.event_type.min() and slate.event_type.max() < len(EVENT_TYPES)):
+        return "an unknown type of event"
+    if not (np.isfinite(slate.relevance).all() and np.isfinite(slate.age_days).all()) or (slate.relevance < 0).any():
+        return "a relevance or an age that is no number"
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class SlateBatch:
     """B slates, padded to L candidates and H events; every tensor's first axis is B.

@@ -384,3 +384,23 @@ def test_features_hold_nothing_of_queries(tmp_path, cache):
         wire.train(client)
     build_features(wire.workspace.dataset.catalog, wire.settings.model, cache_dir=cache)
     assert {path for path in cache.rglob("*") if path.name != "lock"} <= set(before)
+
+
+def test_in_a_deployment_the_server_chooses_neither_settings_nor_folder(tmp_path):
+    """With a client-id, a node that leaves them out must not take those that the server wrote into the run."""
+    config = tmp_path / "theirs.yaml"
+    config.write_text("privacy: {mechanism: no_privacy}")
+    theirs = {"config": str(config), "state-dir": str(tmp_path / "theirs")}
+    context = Context(1, 2, {"client-id": "merchant-0", "state-dir": str(tmp_path / "ours")}, RecordDict(), theirs)
+    reply = make_app()(Message(RecordDict(), 2, "query.enrol"), context)
+    assert reply.content[SCALARS]["code"] == "failed"
+    assert "the server must not choose it" in " ".join((tmp_path / "ours" / ERRORS).read_text().split())
+    assert not (tmp_path / "theirs").exists()
+
+
+def test_an_error_that_cannot_be_written_down_says_no_more(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    context = Context(1, 2, {"client-id": "merchant-0", "state-dir": str(tmp_path / "file")}, RecordDict(), {})
+    reply = make_app()(Message(RecordDict(), 2, "query.enrol"), context)
+    assert not reply.has_error()
+    assert reply.content[SCALARS]["code"] == "failed"

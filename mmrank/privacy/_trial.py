@@ -6,7 +6,7 @@ behind its layer's back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -83,3 +83,31 @@ def compare(alone: Mapping[str, Tensor], together: Mapping[str, Tensor]) -> None
                 f"The per-unit gradient of {name} differs from the unit's alone by {difference:.2g} of its size; "
                 "units mix, or a layer folds its items into their axis. Try privacy.grad_sample: vmap."
             )
+
+
+def compare_bits(gradients: Callable[[Inputs], Mapping[str, Tensor]], example: Inputs, size: int) -> None:
+    """Raise UnsupportedModuleError where a unit's gradient, in a batch of `size`, changes in any bit with its company.
+
+    The first unit stands at one place, beside the others, beside none, and beside copies of the last. A model that
+    came in may hold numbers that make such a bit as large as the clip.
+    """
+    units = units_of(example)
+    place = min(units, size) - 1
+
+    def with_company(company: list[int | None]) -> Mapping[str, Tensor]:
+        order = [*company[:place], 0, *company[place:]]
+        batch = {
+            name: torch.stack([rows.new_zeros(rows.shape[1:]) if row is None else rows[row] for row in order])
+            for name, rows in example.items()
+        }
+        return {name: rows[place] for name, rows in gradients(batch).items()}
+
+    others: list[int | None] = [1 + row % (units - 1) for row in range(size - 1)]
+    first = with_company(others)
+    for company in ([None] * (size - 1), [units - 1] * (size - 1)):
+        for name, wanted in with_company(company).items():
+            if not torch.equal(wanted, first[name]):
+                raise UnsupportedModuleError(
+                    f"The gradient of {name} is rounded in another way beside other units, in batches of {size} on "
+                    "this machine: it would tell of them; set privacy.micro_batch_size: 1."
+                )

@@ -27,6 +27,10 @@ FINE_INTERVAL = 1e-4
 FINE_BELOW_EPSILON = 0.5
 """Below this the coarse grid reports up to a tenth too much; the fine one costs about ten times the time."""
 MAX_STEPS = 10_000_000
+SMALLEST_DELTA = 1e-10
+"""Below it the rounding errors of the composition's Fourier transforms are as large as delta."""
+LARGE_EPSILON = 200.0
+"""Above it Renyi DP's upper bound is reported: the memory of a distribution of losses grows with epsilon."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -75,11 +79,10 @@ def epsilon(events: Iterable[Event], delta: float, *, accountant: Accountant = "
     """The epsilon of the composed history at `delta`; 0 for no events, inf where one had no noise.
 
     Clients that share a history share one computation (tens of milliseconds, then a look-up).
-    Raises PrivacyError for a delta outside (0, 1) or an unknown accountant; Opacus' GDP accountant
+    Raises PrivacyError for a delta outside [1e-10, 1) or an unknown accountant; Opacus' GDP accountant
     is a central-limit approximation that reports less than is spent, and is refused.
     """
-    if not 0 < delta < 1:
-        raise PrivacyError(f"Expected delta={delta} in (0, 1); set privacy.delta, for example 1e-6.")
+    check_delta(delta)
     if accountant not in ("pld", "rdp"):
         why = " GDP reports less than is spent." if accountant == "gdp" else ""
         raise PrivacyError(f"Expected accountant={accountant!r} to be one of pld, rdp.{why}")
@@ -89,6 +92,15 @@ def epsilon(events: Iterable[Event], delta: float, *, accountant: Accountant = "
     if any(event.noise_multiplier == 0 for event in history):
         return math.inf
     return _pld_epsilon(history, delta) if accountant == "pld" else _rdp_epsilon(history, delta)
+
+
+def check_delta(delta: float) -> None:
+    """Raise PrivacyError for a delta that can't be promised."""
+    if not SMALLEST_DELTA <= delta < 1:
+        raise PrivacyError(
+            f"Expected delta={delta} in [{SMALLEST_DELTA}, 1), where epsilon can be computed; set privacy.delta, "
+            "for example 1e-6."
+        )
 
 
 def steps_within(
@@ -115,6 +127,12 @@ def steps_within(
 
 @lru_cache(maxsize=65_536)
 def _pld_epsilon(history: tuple[Event, ...], delta: float) -> float:
+    # without the gain of sampling, and by concentrated DP: a bound above both, at no cost
+    rho = sum(event.steps / (2 * event.noise_multiplier**2) for event in history)
+    if rho + 2 * math.sqrt(rho * math.log(1 / delta)) > LARGE_EPSILON:
+        bound = _rdp_epsilon(history, delta)
+        if bound > LARGE_EPSILON:
+            return bound
     coarse = _composed(history, COARSE_INTERVAL).get_epsilon_for_delta(delta)
     if coarse >= FINE_BELOW_EPSILON:
         return float(coarse)

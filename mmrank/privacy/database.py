@@ -29,6 +29,7 @@ class Database:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._process = os.getpid()
+        self._file = (0, 0)
         self._inherited: list[sqlite3.Connection] = []
 
     @contextmanager
@@ -45,6 +46,7 @@ class Database:
         """The connection inside a transaction that no other writes into: committed at the end, undone by an error."""
         with self._lock:
             connection = self._connected()
+            self._check_place()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -60,6 +62,18 @@ class Database:
                 self._connection.close()
                 self._connection = None
 
+    def _check_place(self) -> None:
+        """Raise PrivacyError where the file was moved away: others would not see what is written into it."""
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != self._file:
+            raise PrivacyError(
+                f"{self.path} was removed or replaced while it was in use; put it back, or restart with the file that "
+                "holds what was spent."
+            )
+
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None and self._process != os.getpid():
             # after a fork the parent's connection must be neither used nor closed here
@@ -67,6 +81,8 @@ class Database:
             self._connection = None
         if self._connection is None:
             self._connection, self._process = self._open(), os.getpid()
+            opened = self.path.stat()
+            self._file = (opened.st_dev, opened.st_ino)
         return self._connection
 
     def _open(self) -> sqlite3.Connection:

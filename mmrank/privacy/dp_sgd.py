@@ -15,9 +15,13 @@ from mmrank.privacy._checks import Inputs, units_of
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.mechanism import LocalProblem
 from mmrank.privacy.noise import Noise
-from mmrank.privacy.per_unit import PerUnitGradients
+from mmrank.privacy.per_unit import PerUnitGradients, padded
 from mmrank.privacy.planning import calibrate
 from mmrank.settings import PrivacySettings, TrainingSettings
+
+
+BELOW = 1 - 1e-6
+"""A clipped gradient is a little shorter than the clip, so that rounding to float32 does not pass it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,8 @@ class DpSgd:
 
     sampling_rate: q, with which each unit enters a step, independently of all others. noise_multiplier: standard
     deviation of a sum's noise over max_grad_norm. expected_batch_size: the public denominator; it scales the
-    step, and no privacy depends on it. micro_batch_size: units held at once; it changes memory alone.
+    step, and no privacy depends on it. micro_batch_size: units held at once, and the size of every batch that a
+    gradient is computed in: memory and time depend on it, nothing else.
     """
 
     sampling_rate: float
@@ -76,7 +81,8 @@ class DpSgd:
         for _ in range(self.steps):
             rows = np.flatnonzero(noise.uniform(problem.size) < self.sampling_rate)
             for start in range(0, len(rows), self.micro_batch_size):
-                optimizer.accumulate(gradients, problem.inputs(rows[start : start + self.micro_batch_size]))
+                inputs = problem.inputs(rows[start : start + self.micro_batch_size])
+                optimizer.accumulate(gradients, inputs, size=self.micro_batch_size)
             optimizer.step()
 
 
@@ -108,18 +114,35 @@ class UnitOptimizer(DPOptimizer):
         self._noise = noise
         self.zero_grad(set_to_none=True)
 
-    def accumulate(self, gradients: PerUnitGradients, inputs: Inputs) -> None:
-        """Add the clipped sum of some units' gradients to the step's."""
-        rows, units = gradients(inputs), units_of(inputs)
+    def accumulate(self, gradients: PerUnitGradients, inputs: Inputs, *, size: int) -> None:
+        """Add the clipped sum of some units' gradients, at most `size` of them, to the step's.
+
+        They are computed in a batch of exactly `size`: a matrix product rounds in another way for another number of
+        rows, so in a batch that shrinks a unit's gradient would tell of the units beside it.
+        """
+        units = units_of(inputs)
+        rows = gradients(padded(inputs, size))
         for name, parameter in gradients.parameters.items():
             # A parameter that took no part for these units has gradient zero. That it takes part at all was
             # seen when the model was tried: to refuse here would tell of the data.
-            taken = rows[name] if name in rows else parameter.new_zeros(units, *parameter.shape)
+            taken = rows[name] if name in rows else parameter.new_zeros(size, *parameter.shape)
+            taken[units:] = 0
             vars(parameter)["grad_sample"] = taken
         zero_non_finite(self.grad_samples)
         self.clip_and_accumulate()
         for parameter in gradients.parameters.values():
             vars(parameter)["grad_sample"] = None
+
+    def clip_and_accumulate(self) -> None:
+        """Add each unit's gradient, scaled to norm at most max_grad_norm over all parameters; norms in float64."""
+        rows = self.grad_samples
+        norms = torch.stack([torch.linalg.vector_norm(r.flatten(1), dim=1, dtype=torch.float64) for r in rows]).norm(
+            dim=0
+        )
+        factors = (self.max_grad_norm * BELOW / norms.clamp(min=self.max_grad_norm)).to(rows[0].dtype)
+        for parameter, of_units in zip(self.params, rows, strict=True):
+            clipped = torch.einsum("i,i...->...", factors, of_units)
+            parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad.add_(clipped)
 
     def add_noise(self) -> None:
         """`p.grad` = clipped sum + N(0, (noise_multiplier * max_grad_norm)^2), added in float64."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import math
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmrank.errors import BudgetExhaustedError, PrivacyError
-from mmrank.privacy.accountant import Event, epsilon, merged
+from mmrank.privacy.accountant import Event, check_delta, epsilon, merged
 from mmrank.privacy.database import Database
 
 _SCHEMA = """
@@ -41,8 +42,7 @@ class Policy:
     budget_epsilon: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.delta < 1:
-            raise PrivacyError(f"Expected delta={self.delta} in (0, 1); set privacy.delta, for example 1e-6.")
+        check_delta(self.delta)
         if math.isnan(self.budget_epsilon) or self.budget_epsilon <= 0:
             raise PrivacyError(f"Expected budget_epsilon={self.budget_epsilon} above 0; set privacy.budget_epsilon.")
 
@@ -96,13 +96,26 @@ class Account:
     def charge(self, charge: str, event: Event) -> float:
         """Write `event` under the id `charge` and return the epsilon with it. Train only after this returns.
 
-        A charge that is there already is not written twice. Raises BudgetExhaustedError, with nothing
-        written, where epsilon would pass the budget; PrivacyError where `charge` stands for another event.
+        A charge that is there already is not written twice: for what gives the same bytes whenever it is computed.
+        Raises BudgetExhaustedError, with nothing written, where epsilon would pass the budget; PrivacyError where
+        `charge` stands for another event.
         """
+        return self._write((charge,), event, again=True)
+
+    def claim(self, charges: Iterable[str], event: Event) -> float:
+        """Write `event` under the first of the ids `charges` that nobody took, and return the epsilon with it.
+
+        Whoever calls it gets a charge of its own, also where several processes ask at once: each draw of secret
+        noise needs one. `charges` must not end before a free one. Raises as `charge`.
+        """
+        return self._write(charges, event, again=False)
+
+    def _write(self, charges: Iterable[str], event: Event, *, again: bool) -> float:
         self._epsilon_with(event)  # outside of the lock: the first of a new history takes tens of milliseconds
         with self.ledger.database.write() as connection:
             ledger, budget = self._row(connection)
-            if self._known(connection, ledger, charge, event):
+            charge = next(c for c in charges if again or not self._known(connection, ledger, c, event))
+            if again and self._known(connection, ledger, charge, event):
                 return epsilon(self._events(connection, ledger), self.policy.delta)
             after = epsilon((*self._events(connection, ledger), event), self.policy.delta)
             if after > budget:

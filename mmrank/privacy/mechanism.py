@@ -49,6 +49,7 @@ class Mechanism(Protocol):
 
     unit: what is protected. steps: local steps in a round. event: what one round costs, under add/remove
     adjacency of the unit. grad_sample: which per-unit gradients `train` needs, or None.
+    micro_batch_size: in batches of how many units.
     """
 
     @property
@@ -61,6 +62,8 @@ class Mechanism(Protocol):
     def event(self) -> Event: ...
     @property
     def grad_sample(self) -> Literal["opacus", "vmap"] | None: ...
+    @property
+    def micro_batch_size(self) -> int: ...
 
     def train(self, problem: LocalProblem, *, noise: Noise, shuffle: np.random.Generator) -> None:
         """One round: `steps` steps on `problem.model`, in place; zero units are no special case for the caller."""

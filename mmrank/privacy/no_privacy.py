@@ -26,6 +26,7 @@ class NoPrivacy:
 
     name: ClassVar[str] = "no_privacy"
     grad_sample: ClassVar[None] = None
+    micro_batch_size: ClassVar[int] = 1
 
     @property
     def event(self) -> Event:

@@ -19,7 +19,7 @@ from torch.func import functional_call, grad, vmap
 
 from mmrank.errors import UnsupportedModuleError
 from mmrank.privacy._checks import RECURRENT, Inputs, Losses, check_model, checked_losses, units_of
-from mmrank.privacy._trial import compare, moved_parameters, one_at_a_time
+from mmrank.privacy._trial import compare, compare_bits, moved_parameters, one_at_a_time
 
 
 class PerUnitGradients(Protocol):
@@ -39,10 +39,20 @@ class PerUnitGradients(Protocol):
         ...
 
 
+def padded(inputs: Inputs, size: int) -> Inputs:
+    """`inputs` of at most `size` units with units of zeros after them: always `size` in all."""
+    missing = size - units_of(inputs)
+    if missing < 0:
+        raise ValueError(f"Expected at most size={size} units, not {units_of(inputs)}.")
+    if missing == 0:
+        return inputs
+    return {name: torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) for name, rows in inputs.items()}
+
+
 def build_per_unit(
-    kind: Literal["opacus", "vmap"], model: nn.Module, losses: Losses, *, example: Inputs
+    kind: Literal["opacus", "vmap"], model: nn.Module, losses: Losses, *, example: Inputs, size: int
 ) -> PerUnitGradients:
-    """Per-unit gradients of `model`, tried on `example`: public inputs of 2 or more unlike units.
+    """Per-unit gradients of `model` for batches of `size`, tried on `example`: public inputs of 2 or more unlike units.
 
     Takes `model` over: it gets hooks and stays in training mode. Its parameters end as they were.
     Raises UnsupportedModuleError where the gradients can't be trusted.
@@ -52,6 +62,8 @@ def build_per_unit(
         alone = one_at_a_time(model, losses, example)  # before there are hooks
         gradients: PerUnitGradients = (OpacusGradients if kind == "opacus" else VmapGradients)(model, losses)
         compare(alone, gradients(example))
+        if size > 1:
+            compare_bits(gradients, example, size)
     return gradients
 
 

@@ -258,8 +258,10 @@ def test_the_proximal_weight_comes_from_the_aggregation(tmp_path, features):
         ({"noise": "seeded", "ledger": "/kept.sqlite"}, ToyDataset(), "privacy.noise: secure"),
         ({"noise": "secure"}, ToyDataset(), "absolute path"),
         ({"noise": "secure", "ledger": "kept.sqlite"}, ToyDataset(), "absolute path"),
+        ({"mechanism": "no_privacy"}, ToyDataset(), "absolute path"),
+        ({"noise": "secure", "ledger": "/kept.sqlite"}, ToyDataset(), "budget_epsilon"),
         (
-            {"noise": "secure", "ledger": "/kept.sqlite"},
+            {"noise": "secure", "ledger": "/kept.sqlite", "budget_epsilon": 1.0},
             ToyDataset(simulation_only="Drawn from others."),
             "Drawn from others",
         ),
@@ -334,3 +336,39 @@ def test_recent_slates_are_kept_within_a_bound(workspace, monkeypatch):
     workspace.batch("small", "train")
     assert list(workspace._batches) == [("small", "train")]
     assert os.path.basename(workspace.ledger.path) == "ledger.sqlite"
+
+
+def test_two_processes_that_are_asked_at_once_pay_twice(tmp_path, features):
+    """Each draws its own noise: a charge that the other wrote is not this one's to train on."""
+    settings = toy_settings(noise="secure", ledger=str(tmp_path / "ledger.sqlite"))
+    ones = [toy_workspace(tmp_path / name, features, settings) for name in ("one", "two")]
+    replies = [Vault(one, "large").train(toy_request(one)) for one in ones]
+    assert not same(*replies)
+    assert charged_steps(ones[0]) == 2 * settings.training.local_steps
+    assert replies[1].epsilon > replies[0].epsilon
+
+
+def test_a_model_out_of_all_bounds_is_turned_away_before_a_charge(workspace):
+    request = toy_request(workspace, shift=1e6)
+    assert Vault(workspace, "large").train(request).code == "bad_request"
+    assert charged_steps(workspace) == 0
+
+
+def test_slates_that_cannot_be_used_do_not_show(tmp_path, features, caplog):
+    """An error in place of an answer would tell that such a slate is there."""
+
+    class Damaged(ToyDataset):
+        def slates(self, client_id, split):
+            good = super().slates(client_id, split)
+            far, odd = good[0].candidates.copy(), good[0].relevance.copy()
+            far[0], odd[0] = 10_000, np.nan
+            replaced = [{"candidates": far}, {"relevance": odd}, {"query": None}, {"age_days": np.zeros(99)}]
+            return [*good, *(dataclasses.replace(good[0], **change) for change in replaced)]
+
+    replies = []
+    for name, dataset in (("good", ToyDataset()), ("damaged", Damaged())):
+        workspace = toy_workspace(tmp_path / name, features, dataset=dataset)
+        replies.append(Vault(workspace, "large").train(toy_request(workspace)))
+    assert replies[1].code == "ok"
+    assert same(*replies)
+    assert "4 of 44 slates" in caplog.text

@@ -92,7 +92,7 @@ def seeded(model: nn.Module, seed: int = 0) -> nn.Module:
 
 def per_unit(kind: str, model: nn.Module | None = None) -> PerUnitGradients:
     """Per-unit gradients of a Scorer, or of `model`."""
-    return build_per_unit(kind, model or seeded(Scorer()), losses, example=examples(3, seed=99))
+    return build_per_unit(kind, model or seeded(Scorer()), losses, example=examples(3, seed=99), size=4)
 
 
 def mechanism(**changes) -> DpSgd:

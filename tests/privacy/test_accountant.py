@@ -127,3 +127,9 @@ def test_an_event_out_of_bounds_is_refused(rate, noise, steps):
 def test_a_delta_out_of_bounds_is_refused(delta):
     with pytest.raises(PrivacyError, match="delta"):
         epsilon([event(0.1, 1.0, 1)], delta)
+
+
+def test_an_epsilon_too_large_to_compose_is_bounded_from_above():
+    """A distribution of losses this wide would take all memory."""
+    event = Event(sampling_rate=0.2, noise_multiplier=0.01, steps=100)
+    assert epsilon([event], 1e-6) == epsilon([event], 1e-6, accountant="rdp") > 200

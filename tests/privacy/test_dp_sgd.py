@@ -65,7 +65,7 @@ def clipped_sum(rows: list[list[float]], clip: float) -> np.ndarray:
         max_grad_norm=clip,
         expected_batch_size=1.0,
     )
-    optimizer.accumulate(Given(), {"rows": values})
+    optimizer.accumulate(Given(), {"rows": values}, size=len(values))
     optimizer.step()
     return -np.concatenate([p.detach().numpy().ravel() for p in parameters.values()]).astype(np.float64)
 
@@ -204,7 +204,11 @@ def test_a_step_on_cuda_equals_the_cpu(kind):
     for device in ("cpu", "cuda"):
         there = {name: tensor.to(device) for name, tensor in units.items()}
         gradients = build_per_unit(
-            kind, seeded(Scorer()).to(device), losses, example={k: v.to(device) for k, v in examples(3).items()}
+            kind,
+            seeded(Scorer()).to(device),
+            losses,
+            example={k: v.to(device) for k, v in examples(3).items()},
+            size=8,
         )
         before = flat(seeded(Scorer()))
         problem = LocalProblem(

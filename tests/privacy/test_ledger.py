@@ -225,3 +225,22 @@ def test_clients_with_one_history_look_epsilon_up(tmp_path, monkeypatch):
         account.charge(f"second-{row}", ROUND)
     per_charge = (time.process_time() - begun) / 398
     assert per_charge < 0.005  # 0.2 ms on a quiet machine
+
+
+def test_whoever_claims_gets_a_charge_of_its_own(ledger, tmp_path):
+    """Two processes that find the same id free must not train on one charge."""
+    other = Ledger(tmp_path / "ledger.sqlite")
+    accounts = [opened.account("data", policy(budget=cost(3))) for opened in (ledger, other)]
+    spent = [accounts[number % 2].claim((f"attempt-{i}" for i in range(9)), ROUND) for number in range(3)]
+    assert spent == [cost(1), cost(2), cost(3)]
+    with pytest.raises(BudgetExhaustedError):
+        accounts[0].claim((f"attempt-{i}" for i in range(9)), ROUND)
+    other.close()
+
+
+def test_a_file_that_was_taken_away_is_charged_no_more(ledger, tmp_path):
+    account = ledger.account("data", policy())
+    account.charge("a", ROUND)
+    (tmp_path / "ledger.sqlite").rename(tmp_path / "elsewhere.sqlite")
+    with pytest.raises(PrivacyError, match="removed or replaced"):
+        account.charge("b", ROUND)

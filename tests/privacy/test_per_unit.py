@@ -166,7 +166,7 @@ class WithLayer(nn.Module):
 )
 def test_a_layer_that_cannot_be_trusted_is_refused(kind, model, message):
     with pytest.raises(UnsupportedModuleError, match=message):
-        build_per_unit(kind, model(), losses, example=examples(3))
+        build_per_unit(kind, model(), losses, example=examples(3), size=4)
 
 
 @KINDS
@@ -174,7 +174,7 @@ def test_a_parameter_without_a_part_in_the_loss_is_refused(kind):
     model = WithLayer(nn.Identity())
     model.idle = nn.Linear(2, 2)
     with pytest.raises(UnsupportedModuleError, match="idle.weight takes no part"):
-        build_per_unit(kind, model, losses, example=examples(3))
+        build_per_unit(kind, model, losses, example=examples(3), size=4)
 
 
 class BareParameter(nn.Module):
@@ -190,8 +190,8 @@ class BareParameter(nn.Module):
 
 def test_a_root_with_a_parameter_of_its_own_needs_vmap():
     with pytest.raises(UnsupportedModuleError, match="vmap"):
-        build_per_unit("opacus", BareParameter(), losses, example=examples(3))
-    assert build_per_unit("vmap", BareParameter(), losses, example=examples(3))(examples(2))
+        build_per_unit("opacus", BareParameter(), losses, example=examples(3), size=4)
+    assert build_per_unit("vmap", BareParameter(), losses, example=examples(3), size=4)(examples(2))
 
 
 class ByKeyword(nn.Module):
@@ -205,13 +205,13 @@ class ByKeyword(nn.Module):
 
 def test_an_input_by_keyword_is_refused():
     with pytest.raises(UnsupportedModuleError, match="by keyword"):
-        build_per_unit("opacus", ByKeyword(), losses, example=examples(3))
+        build_per_unit("opacus", ByKeyword(), losses, example=examples(3), size=4)
 
 
 @KINDS
 def test_one_example_is_not_enough(kind):
     with pytest.raises(UnsupportedModuleError, match="at least 2"):
-        build_per_unit(kind, Scorer(), losses, example=examples(1))
+        build_per_unit(kind, Scorer(), losses, example=examples(1), size=4)
 
 
 def test_inputs_of_unlike_lengths_are_refused():

@@ -44,7 +44,7 @@ def test_the_file_serves_other_processes_and_survives_damage(tmp_path, monkeypat
 
 def test_an_unreachable_promise_is_refused():
     with pytest.raises(PrivacyError, match="take fewer"):
-        calibrate(sampling_rate=1.0, steps=10, epsilon=1e-7, delta=1e-12)
+        calibrate(sampling_rate=1.0, steps=10, epsilon=1e-7, delta=1e-10)
 
 
 def test_a_promise_of_nothing_is_refused():

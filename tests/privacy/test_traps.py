@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import itertools
 import subprocess
 import sys
 
@@ -56,7 +57,7 @@ def test_candidates_folded_into_the_batch_axis_are_clipped_as_one_unit_under_vma
 )
 def test_a_loss_that_is_reduced_or_not_a_units_own_is_refused(kind, wrong):
     with pytest.raises(UnsupportedModuleError, match="one loss a unit"):
-        build_per_unit(kind, seeded(Scorer()), wrong, example=examples(3))
+        build_per_unit(kind, seeded(Scorer()), wrong, example=examples(3), size=4)
 
 
 @KINDS
@@ -186,7 +187,7 @@ def test_a_parameter_without_a_dimension_is_refused():
             return self.head(inputs["x"]).squeeze(-1) * self.scale
 
     with pytest.raises(UnsupportedModuleError, match="clipping passes over"):
-        build_per_unit("vmap", Scaled(), losses, example=examples(3))
+        build_per_unit("vmap", Scaled(), losses, example=examples(3), size=4)
 
 
 @KINDS
@@ -212,7 +213,7 @@ def test_tied_parameters_are_refused():
     model.extra = nn.Linear(6, 6)
     model.extra.weight = model.again.weight
     with pytest.raises(UnsupportedModuleError, match="tied"):
-        build_per_unit("opacus", model, losses, example=examples(3))
+        build_per_unit("opacus", model, losses, example=examples(3), size=4)
 
 
 def test_repeated_ids_count_in_the_norm_as_often_as_they_stand():
@@ -231,3 +232,57 @@ def test_neighbouring_data_under_one_noise_differ_by_no_more_than_a_clipped_unit
     fewer = {name: tensor[:-1] for name, tensor in units.items()}
     difference = train(private, units, noise=SeededNoise(9)) - train(private, fewer, noise=SeededNoise(9))
     assert 0 < np.linalg.norm(difference) <= 0.5 / 4.0 * (1 + 1e-4)
+
+
+class Looks(torch.nn.Module):
+    """As wide as the ranker's map from words to looks: few rows go through another matrix product than many."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = torch.nn.Linear(128, 64, bias=False)
+
+    def forward(self, inputs):
+        return (self.map(inputs["words"]) * inputs["style"]).sum(-1)
+
+
+@KINDS
+def test_no_unit_shows_in_the_rounding_of_another_whatever_the_server_sent(kind):
+    """A model of 1e12 makes a rounding error as large as the clip: in a batch that shrank by a unit, all would move."""
+    draw = torch.Generator().manual_seed(0)
+    units = {
+        "words": torch.randn(5, 1, 128, generator=draw),
+        "style": torch.randn(5, 6, 64, generator=draw),
+        "relevance": torch.tensor([[1.0, 0, 0, 0, 0, 0]] * 5),
+    }
+    gradients = build_per_unit(kind, Looks(), losses, example=units, size=8)
+    with torch.no_grad():
+        gradients.parameters["map.weight"].copy_(1e12 * torch.randn(64, 128, generator=draw))
+    optimizer = UnitOptimizer(
+        torch.optim.SGD(gradients.parameters.values(), lr=1.0),
+        noise=SeededNoise(0),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        expected_batch_size=1.0,
+    )
+    sums = []
+    for count in range(6):
+        optimizer.accumulate(gradients, {name: rows[:count] for name, rows in units.items()}, size=8)
+        sums.append(gradients.parameters["map.weight"].summed_grad.double().clone())
+        gradients.parameters["map.weight"].summed_grad = None
+    for fewer, more in itertools.pairwise(sums):
+        assert 0.5 < float((more - fewer).norm()) <= 1 + 1e-5
+
+
+def test_a_layer_that_rounds_by_company_is_refused():
+    class Mixing(Looks):
+        def forward(self, inputs):
+            return super().forward(inputs) * (1 + 1e-6 * inputs["words"].mean())
+
+    units = {
+        "words": torch.randn(4, 1, 128, generator=torch.Generator().manual_seed(1)),
+        "style": torch.randn(4, 6, 64, generator=torch.Generator().manual_seed(2)),
+        "relevance": torch.tensor([[1.0, 0, 0, 0, 0, 0]] * 4),
+    }
+    with pytest.raises(UnsupportedModuleError, match="micro_batch_size: 1"):
+        build_per_unit("opacus", Mixing(), losses, example=units, size=8)
+    assert build_per_unit("opacus", Mixing(), losses, example=units, size=1)
