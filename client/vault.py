@@ -157,8 +157,9 @@ class Vault:
     def _repeatable(self, request: TrainRequest, digest: str) -> TrainReply:
         """With seeded noise, training anew gives the same bytes: one draw of noise, so one charge, however often asked.
 
-        The noise is bound to the data's identity, the client, the run, the round and the input: another of them meets other
-        noise. It needs data that do not change under their name, which a simulation has; a deployment refuses the seed.
+        The noise is bound to the data's identity, the client, the run, the round and the input: another of them meets
+        other noise. It needs data that do not change under their name, which a simulation has; a deployment refuses
+        the seed.
         """
         settings, identity = self.workspace.settings, self._identity()
         epsilon = self._account().charge(next(self._charges(request, digest)), self.workspace.mechanism.event)

@@ -42,8 +42,8 @@ class Workspace:
     """A process' working place; `make_workspace` or `open_workspace` gives one.
 
     ranker: shared scratch space, its parameters mean nothing between calls. state_dir: the run's own folder
-    (throwaway ledger, outbox, calibrated noise). training: held while a client trains, since all share the ranker. deployment: real clients, real people; what holds for a
-    simulation alone is refused.
+    (throwaway ledger, outbox, calibrated noise). training: held while a client trains, since all share the ranker.
+    deployment: real clients, real people; what holds for a simulation alone is refused.
     Raises PrivacyError where the settings would void the guarantee in a deployment.
     """
 

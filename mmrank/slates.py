@@ -61,9 +61,9 @@ def fault_of(slate: Slate, items: int) -> str | None:
     ):
         return "columns of unlike lengths"
     for rows in (slate.candidates, slate.history):
-        if len(rows) and not (0 <= rows.min() and rows.max() < items):
+        if len(rows) and not (rows.min() >= 0 and rows.max() < items):
             return "an item that is not in the catalogue"
-    if earlier and not (0 <= slate.event_type.min() and slate.event_type.max() < len(EVENT_TYPES)):
+    if earlier and not (slate.event_type.min() >= 0 and slate.event_type.max() < len(EVENT_TYPES)):
         return "an unknown type of event"
     if not (np.isfinite(slate.relevance).all() and np.isfinite(slate.age_days).all()) or (slate.relevance < 0).any():
         return "a relevance or an age that is no number"

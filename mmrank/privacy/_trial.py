@@ -104,7 +104,9 @@ def compare_bits(gradients: Callable[[Inputs], Mapping[str, Tensor]], example: I
 
     others: list[int | None] = [1 + row % (units - 1) for row in range(size - 1)]
     first = with_company(others)
-    for company in ([None] * (size - 1), [units - 1] * (size - 1)):
+    nobody: list[int | None] = [None] * (size - 1)
+    copies: list[int | None] = [units - 1] * (size - 1)
+    for company in (nobody, copies):
         for name, wanted in with_company(company).items():
             if not torch.equal(wanted, first[name]):
                 raise UnsupportedModuleError(

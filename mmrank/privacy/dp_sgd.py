@@ -19,7 +19,6 @@ from mmrank.privacy.per_unit import PerUnitGradients, padded
 from mmrank.privacy.planning import calibrate
 from mmrank.settings import PrivacySettings, TrainingSettings
 
-
 BELOW = 1 - 1e-6
 """A clipped gradient is a little shorter than the clip, so that rounding to float32 does not pass it."""
 

@@ -269,8 +269,9 @@ def test_no_unit_shows_in_the_rounding_of_another_whatever_the_server_sent(kind)
         optimizer.accumulate(gradients, {name: rows[:count] for name, rows in units.items()}, size=8)
         sums.append(gradients.parameters["map.weight"].summed_grad.double().clone())
         gradients.parameters["map.weight"].summed_grad = None
-    for fewer, more in itertools.pairwise(sums):
-        assert 0.5 < float((more - fewer).norm()) <= 1 + 1e-5
+    moved = [float((more - fewer).norm()) for fewer, more in itertools.pairwise(sums)]
+    assert sum(moved) > 1  # a unit whose best item is the right one has no gradient: not every unit moves the sum
+    assert max(moved) <= 1 + 1e-5
 
 
 def test_a_layer_that_rounds_by_company_is_refused():
