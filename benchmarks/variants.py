@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from rich.console import Console
 
 from mmrank.settings import Settings
 from simulations._intervals import difference
@@ -74,8 +75,6 @@ def run_all(groups: Sequence[Group], out: Path, jobs: int) -> None:
 
 def run_one(settings: Settings, place: Path) -> None:
     """One run in its own process, quietly."""
-    from rich.console import Console
-
     place.parent.mkdir(parents=True, exist_ok=True)
     with open(place.with_suffix(".log"), "a", encoding="utf-8") as log:
         simulate(settings, out=place, resume=True, console=Console(file=log))

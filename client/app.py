@@ -64,7 +64,8 @@ def make_app(
         values = _values(context, app.run_config)
         opened = workspace
         if opened is None:
-            if "client-id" in context.node_config:
+            deployment = _is_deployment(context)
+            if deployment:
                 for name in ("config", "state-dir"):
                     if not values.get(name):
                         raise ConfigError(
@@ -73,7 +74,7 @@ def make_app(
                         )
             config = places.config_path(values, beside=Path(__file__).parents[1])
             folder = places.state_dir(values, run_id=context.run_id)
-            opened = open_workspace(config, folder, deployment="client-id" in context.node_config)
+            opened = open_workspace(config, folder, deployment=deployment)
         return Vault(opened, client_of(context.node_config, opened))
 
     @app.query(ENROL)
@@ -112,9 +113,13 @@ def client_of(node_config: Mapping[str, object], workspace: Workspace) -> str:
     return ids[row]
 
 
+def _is_deployment(context: Context) -> bool:
+    return "client-id" in context.node_config
+
+
 def _values(context: Context, run_config: Mapping[str, object]) -> dict[str, object]:
     """Where to look for `config` and `state-dir`: in a deployment the node's own words, and no others."""
-    if "client-id" in context.node_config:
+    if _is_deployment(context):
         return dict(context.node_config)
     return {**context.run_config, **run_config, **context.node_config}
 

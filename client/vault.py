@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any
 
 import numpy as np
 import torch
@@ -176,25 +175,21 @@ class Vault:
         workspace, settings = self.workspace, self.workspace.settings
         aggregation = settings.federation.aggregation
         with workspace.training:
-            update = self._update(request, noise, aggregation)
+            update = local_update(
+                workspace.ranker,
+                request.parameters,
+                workspace.batch(self.client_id, "train"),
+                workspace.features,
+                training=settings.training,
+                privacy=workspace.mechanism,
+                noise=noise,
+                shuffle=numpy_generator(settings.seed, "shuffle", self.client_id, request.round_number),
+                steps=settings.training.local_steps,
+                proximal_mu=float(aggregation.get("mu", 0.0)) if aggregation["name"] == "fedprox" else 0.0,
+                device=workspace.device,
+            )
         return TrainReply(
             code="ok", client=self.client_id, round_number=request.round_number, update=update, epsilon=epsilon
-        )
-
-    def _update(self, request: TrainRequest, noise: Noise, aggregation: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        workspace, settings = self.workspace, self.workspace.settings
-        return local_update(
-            workspace.ranker,
-            request.parameters,
-            workspace.batch(self.client_id, "train"),
-            workspace.features,
-            training=settings.training,
-            privacy=workspace.mechanism,
-            noise=noise,
-            shuffle=numpy_generator(settings.seed, "shuffle", self.client_id, request.round_number),
-            steps=settings.training.local_steps,
-            proximal_mu=float(aggregation.get("mu", 0.0)) if aggregation["name"] == "fedprox" else 0.0,
-            device=workspace.device,
         )
 
     def _charges(self, request: TrainRequest, digest: str) -> Iterator[str]:

@@ -123,10 +123,10 @@ class Workspace:
             self._batches.move_to_end(key)
             return self._batches[key]
         slates = self.dataset.slates(client_id, split)
-        sound = [slate for slate in slates if fault_of(slate, len(self.features)) is None]
+        faults = [fault_of(slate, len(self.features)) for slate in slates]
+        sound = [slate for slate, fault in zip(slates, faults, strict=True) if fault is None]
         if len(sound) < len(slates):
-            reasons = Counter(fault_of(slate, len(self.features)) for slate in slates)
-            del reasons[None]
+            reasons = Counter(fault for fault in faults if fault is not None)
             logger.warning(
                 "%d of %d slates of a client are left out: %s.", len(slates) - len(sound), len(slates), dict(reasons)
             )

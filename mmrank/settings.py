@@ -20,6 +20,9 @@ from typing import Any, Literal
 
 from mmrank.errors import ConfigError, nearest
 
+SMALLEST_DELTA = 1e-10
+"""Below it the rounding errors of the accountant's Fourier transforms are as large as delta."""
+
 Component = Mapping[str, Any]
 
 
@@ -134,9 +137,9 @@ class PrivacySettings:
             raise ConfigError(
                 f"Expected privacy.sampling_rate={self.sampling_rate} in (0, 1]; set privacy.sampling_rate."
             )
-        if not 1e-10 <= self.delta < 1:  # see mmrank.privacy.accountant.SMALLEST_DELTA
+        if not SMALLEST_DELTA <= self.delta < 1:
             raise ConfigError(
-                f"Expected privacy.delta={self.delta} in [1e-10, 1); set privacy.delta, for example 1e-6."
+                f"Expected privacy.delta={self.delta} in [{SMALLEST_DELTA}, 1); set privacy.delta, for example 1e-6."
             )
         _positive("privacy.expected_batch_size", self.expected_batch_size)
         _positive("privacy.max_grad_norm", self.max_grad_norm)

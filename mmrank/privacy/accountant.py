@@ -19,6 +19,7 @@ from dp_accounting.pld import privacy_loss_distribution
 from dp_accounting.rdp import RdpAccountant
 
 from mmrank.errors import PrivacyError
+from mmrank.settings import SMALLEST_DELTA
 
 Accountant = Literal["pld", "rdp"]
 
@@ -27,8 +28,6 @@ FINE_INTERVAL = 1e-4
 FINE_BELOW_EPSILON = 0.5
 """Below this the coarse grid reports up to a tenth too much; the fine one costs about ten times the time."""
 MAX_STEPS = 10_000_000
-SMALLEST_DELTA = 1e-10
-"""Below it the rounding errors of the composition's Fourier transforms are as large as delta."""
 LARGE_EPSILON = 200.0
 """Above it Renyi DP's upper bound is reported: the memory of a distribution of losses grows with epsilon."""
 
