@@ -2,7 +2,8 @@
 
 A node's own configuration says whose data it holds: `client-id` (a deployment, where nothing of a simulation is
 allowed) or `partition-id` (a simulation, row of the data set's registry). With a client-id it also holds `config` and
-`state-dir`, what this client agreed to, and nothing is taken from the run, which the server writes.
+`state-dir`, what this client agreed to, and nothing is taken from the run, which the server writes. A partition-id
+serves synthetic data alone, since a real node may bear one as well; `mmrank simulate` runs real data in simulation.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from flwr.clientapp import ClientApp
 from client.vault import Vault
 from client.workspace import Workspace, open_workspace
 from mmrank import places
-from mmrank.errors import ConfigError, ProtocolError
+from mmrank.errors import ConfigError, PrivacyError, ProtocolError
 from mmrank.protocol import Code, Enrolment, TrainReply, TrainRequest
 from mmrank.wire import ARRAYS, SCALARS, array_from_npy, from_plain, npy_from_array, reply_fault, to_plain
 
@@ -55,9 +56,15 @@ class SealedClientApp(ClientApp):
 
 
 def make_app(
-    *, run_config: Mapping[str, str | int | bool] | None = None, workspace: Workspace | None = None
+    *,
+    run_config: Mapping[str, str | int | bool] | None = None,
+    workspace: Workspace | None = None,
+    simulation: bool = False,
 ) -> ClientApp:
-    """The app; `run_config` completes the run's configuration, an open `workspace` saves opening it again."""
+    """The app; `run_config` completes the run's configuration, an open `workspace` saves opening it again.
+
+    simulation: whoever starts the app in this process says that its nodes are simulated, whatever their data.
+    """
     app = SealedClientApp(run_config or {})
 
     def vault_of(context: Context) -> Vault:
@@ -75,6 +82,12 @@ def make_app(
             config = places.config_path(values, beside=Path(__file__).parents[1])
             folder = places.state_dir(values, run_id=context.run_id)
             opened = open_workspace(config, folder, deployment=deployment)
+            if not (deployment or simulation or opened.dataset.synthetic):
+                raise PrivacyError(
+                    f"Expected client-id in the configuration of a node with real data, as those of "
+                    f"{opened.dataset.name} are; with a partition-id the server would choose what it promises; "
+                    "set client-id, config and state-dir, or simulate with mmrank simulate."
+                )
         return Vault(opened, client_of(context.node_config, opened))
 
     @app.query(ENROL)

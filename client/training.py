@@ -42,14 +42,15 @@ def local_update(
     noise: Noise,
     shuffle: np.random.Generator,
     steps: int,
+    clip: float = 0.0,
     proximal_mu: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> dict[str, np.ndarray]:
-    """New minus `start` after one round under `privacy`: float32 by name. The ranker's parameters are scratch.
+    """What leaves the client after one round under `privacy`: float32 by name. The ranker's parameters are scratch.
 
     batch: all of the client's slates, any number. A client without slates gives zeros without a mechanism,
-    and with one the same noise as any other. proximal_mu: FedProx' mu (Li et al. 2020, Eq. 2); its
-    gradient mu (w - start) is of public values, and is added after the noise.
+    and with one the same noise as any other. clip: this round's, where whole updates are clipped. proximal_mu:
+    FedProx' mu (Li et al. 2020, Eq. 2); its gradient mu (w - start) is of public values, and is added after the noise.
     Raises PrivacyError where `steps` are not the ones that `privacy.event` charges.
     """
     if steps != privacy.steps:
@@ -74,7 +75,8 @@ def local_update(
     )
     privacy.train(problem, noise=noise, shuffle=shuffle)
     after = parameters_of(model)
-    return {name: after[name] - np.asarray(start[name], dtype=np.float32) for name in after}
+    update = {name: after[name] - np.asarray(start[name], dtype=np.float32) for name in after}
+    return privacy.release(update, clip=clip, noise=noise)
 
 
 def fit(
@@ -154,6 +156,7 @@ def example_batch(features: FeatureTable, model: ModelSettings, slate_length: in
         history_mask=torch.from_numpy(history != PADDING),
         event_type=torch.from_numpy(draw.integers(0, len(EVENT_TYPES), (units, history_length))),
         age_days=torch.from_numpy(draw.uniform(0, 60, (units, history_length)).astype(np.float32)),
+        user=torch.arange(units),
     )
 
 
@@ -189,6 +192,7 @@ def _problem(
         optimizer=build_optimizer(parameters, training),
         adjust=_proximal(parameters, proximal_mu) if proximal_mu else None,
         gradients=gradients,
+        owners=batch.user.numpy(),
     )
 
 

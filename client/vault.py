@@ -15,6 +15,7 @@ from client.training import local_update, prepare
 from client.workspace import Workspace
 from mmrank.errors import BudgetExhaustedError, PrivacyError
 from mmrank.metrics import METRICS, slate_metrics
+from mmrank.privacy.client_update import CLIP, CLIP_BOUNDS
 from mmrank.privacy.ledger import Account, charge_id
 from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise
 from mmrank.protocol import Code, Enrolment, TrainReply, TrainRequest, check_update
@@ -123,7 +124,11 @@ class Vault:
             return "bad_request"  # the noise was planned for that many rounds
         if check_update(request.parameters, self.workspace.shapes) is not None:
             return "bad_request"
-        if any(np.abs(array).max(initial=0.0) > PARAMETER_LIMIT for array in request.parameters.values()):
+        clip = request.parameters.get(CLIP)
+        if clip is not None and not CLIP_BOUNDS[0] <= clip.item() <= CLIP_BOUNDS[1]:
+            return "bad_request"
+        trained = (array for name, array in request.parameters.items() if name != CLIP)
+        if any(np.abs(array).max(initial=0.0) > PARAMETER_LIMIT for array in trained):
             return "bad_request"
         return None
 
@@ -185,6 +190,7 @@ class Vault:
                 noise=noise,
                 shuffle=numpy_generator(settings.seed, "shuffle", self.client_id, request.round_number),
                 steps=settings.training.local_steps,
+                clip=request.parameters[CLIP].item() if CLIP in request.parameters else settings.privacy.max_grad_norm,
                 proximal_mu=float(aggregation.get("mu", 0.0)) if aggregation["name"] == "fedprox" else 0.0,
                 device=workspace.device,
             )

@@ -21,6 +21,7 @@ from client.outbox import Outbox
 from mmrank import components
 from mmrank.errors import ConfigError, PrivacyError
 from mmrank.features import FeatureTable, build_features
+from mmrank.privacy.client_update import CLIP, ClientUpdate
 from mmrank.privacy.ledger import Ledger, Policy
 from mmrank.privacy.mechanism import Mechanism, build_mechanism
 from mmrank.ranker import Ranker, build_ranker, load_parameters, parameters_of
@@ -35,6 +36,8 @@ THROWAWAY = "throwaway"
 BATCHES_KEPT_BYTES = 256 * 2**20
 """Padded slates of recent clients stay in memory up to here."""
 _SHARED_WORKSPACES = 2
+FIRST_CLIENTS = 1000
+"""Of a registry, how many are looked at for their kind: merchants come first, and a registry may be lazy."""
 
 
 @dataclass(kw_only=True)
@@ -61,6 +64,7 @@ class Workspace:
 
     def __post_init__(self) -> None:
         self.state_dir = Path(self.state_dir).expanduser()
+        check_unit(self.settings, self.dataset)
         if self.deployment:
             check_deployment(self.settings, self.dataset)
 
@@ -68,26 +72,24 @@ class Workspace:
     def mechanism(self) -> Mechanism:
         """What every client of the run trains under; its noise is calibrated once, and kept in the state folder."""
         settings = self.settings
-        return build_mechanism(
-            settings.privacy, settings.training, rounds=settings.federation.rounds, cache_dir=self.state_dir
-        )
+        return build_mechanism(settings.privacy, settings.training, settings.federation, cache_dir=self.state_dir)
 
     @cached_property
     def shapes(self) -> Mapping[str, np.ndarray]:
         """Arrays of the names, shapes and dtypes that a request must have; their values mean nothing."""
-        return parameters_of(self.ranker)
+        mechanism = self.mechanism
+        clip = {CLIP: np.ones(1, np.float32)} if isinstance(mechanism, ClientUpdate) and mechanism.adaptive else {}
+        return parameters_of(self.ranker) | clip
 
     @property
     def policy(self) -> Policy:
         """What each client promises its people."""
         privacy = self.settings.privacy
-        private = privacy.mechanism != "no_privacy"
-        budget = privacy.budget_epsilon or privacy.epsilon if private else None
         return Policy(
             mechanism=privacy.mechanism,
             unit=privacy.unit,
             delta=privacy.delta,
-            budget_epsilon=float("inf") if budget is None else budget,
+            budget_epsilon=privacy.client_budget,
         )
 
     @property
@@ -148,6 +150,26 @@ def batch_bytes(batch: SlateBatch) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+def check_unit(settings: Settings, dataset: Dataset) -> None:
+    """Raise PrivacyError where one person's data stand in another's slates, and the unit is the person."""
+    privacy = settings.privacy
+    if privacy.mechanism == "no_privacy" or privacy.unit == "slate":
+        return
+    if dataset.simulation_only is not None:
+        raise PrivacyError(
+            f"privacy.unit={privacy.unit} can't be promised over data set {dataset.name}: {dataset.simulation_only} "
+            "Draw candidates from the catalogue (dataset.candidates_from: catalogue, where the data set has it), or "
+            "set privacy.unit: slate."
+        )
+    if privacy.unit == "client":
+        merchants = [client for client in dataset.client_ids[:FIRST_CLIENTS] if dataset.kind(client) == "merchant"]
+        if merchants:
+            raise PrivacyError(
+                f"privacy.unit=client means one person, and client {merchants[0]} of data set {dataset.name} is a "
+                "merchant with many; set dataset.clients: devices, or dp_sgd with privacy.unit: user."
+            )
+
+
 def check_deployment(settings: Settings, dataset: Dataset) -> None:
     """Raise PrivacyError for what only a simulation may do."""
     if dataset.simulation_only is not None:
@@ -166,6 +188,11 @@ def check_deployment(settings: Settings, dataset: Dataset) -> None:
     if privacy.noise == "seeded":
         raise PrivacyError(
             "privacy.noise=seeded can be subtracted by who knows the seed: epsilon is inf; set privacy.noise: secure."
+        )
+    if privacy.noise_cohort_size is not None:
+        raise PrivacyError(
+            f"privacy.noise_cohort_size={privacy.noise_cohort_size} draws less noise than is accounted, for a "
+            "simulation that stands for a larger cohort; leave it out."
         )
     if privacy.epsilon is None and privacy.budget_epsilon is None:
         raise PrivacyError(

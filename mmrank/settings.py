@@ -112,14 +112,22 @@ class FederationSettings:
 class PrivacySettings:
     """What each client promises its people; public, and never derived from the client's data.
 
-    sampling_rate: Poisson rate q of one local step. expected_batch_size: the public denominator of
-    a step's noisy sum. epsilon: the target from which the noise multiplier is calibrated, over
-    `rounds` x `local_steps` steps; give it or noise_multiplier, not both. budget_epsilon: where the ledger
-    refuses (the target where absent). ledger: `throwaway` or the path of a file. noise: `seeded` in simulations only.
+    unit: whom or what the promise protects; a `user` is bundles of at most `slates_per_user` of a person's slates.
+    sampling_rate: Poisson rate q of a slate or user in one local step, or of a client in one round.
+    expected_batch_size: the public denominator of a step's noisy sum (of a round's: federation.cohort_size).
+    max_grad_norm: the clip C of a unit's gradient, or of a client's whole update. epsilon: the target from which the
+    noise multiplier is calibrated over the whole run; give it or noise_multiplier, not both. budget_epsilon: where
+    the ledger that is charged refuses (the target where absent). participations: of one client in a run, for which
+    noise that no sampling amplifies is calibrated (the rounds where absent). participation_epsilon: where a device's
+    own ledger refuses under central noise. clipping adaptive: C follows the quantile `clip_quantile` of the updates'
+    norms, at the cost of a noisy count with standard deviation `clip_count_noise` (a twentieth of the cohort where
+    absent). noise_cohort_size: a simulation's small cohort stands for one of that size. population: names the people
+    of a population ledger. ledger: `throwaway` or the path of a file. noise: `seeded` in simulations only.
     """
 
-    mechanism: Literal["no_privacy", "dp_sgd"] = "no_privacy"
-    unit: Literal["slate"] = "slate"
+    mechanism: Literal["no_privacy", "dp_sgd", "client_update"] = "no_privacy"
+    unit: Literal["slate", "user", "client"] = "slate"
+    slates_per_user: int = 8
     sampling_rate: float = 0.05
     expected_batch_size: float = 64.0
     max_grad_norm: float = 1.0
@@ -131,6 +139,15 @@ class PrivacySettings:
     ledger: str = "throwaway"
     grad_sample: Literal["opacus", "vmap"] = "opacus"
     micro_batch_size: int = 64
+    noise_at: Literal["central", "local"] = "central"
+    participations: int | None = None
+    participation_epsilon: float | None = None
+    clipping: Literal["fixed", "adaptive"] = "fixed"
+    clip_quantile: float = 0.5
+    clip_learning_rate: float = 0.2
+    clip_count_noise: float | None = None
+    noise_cohort_size: int | None = None
+    population: str = "population"
 
     def __post_init__(self) -> None:
         if not 0 < self.sampling_rate <= 1:
@@ -141,18 +158,68 @@ class PrivacySettings:
             raise ConfigError(
                 f"Expected privacy.delta={self.delta} in [{SMALLEST_DELTA}, 1); set privacy.delta, for example 1e-6."
             )
-        _positive("privacy.expected_batch_size", self.expected_batch_size)
-        _positive("privacy.max_grad_norm", self.max_grad_norm)
+        for name in ("expected_batch_size", "max_grad_norm", "clip_learning_rate"):
+            _positive(f"privacy.{name}", getattr(self, name))
         _bounded("privacy.micro_batch_size", self.micro_batch_size, 1, 1_000_000)
-        for name in ("noise_multiplier", "epsilon", "budget_epsilon"):
+        _bounded("privacy.slates_per_user", self.slates_per_user, 1, 10_000)
+        _bounded("privacy.clip_quantile", self.clip_quantile, 0.01, 0.99)
+        for name in (
+            "noise_multiplier",
+            "epsilon",
+            "budget_epsilon",
+            "participations",
+            "participation_epsilon",
+            "clip_count_noise",
+            "noise_cohort_size",
+        ):
             value = getattr(self, name)
             if value is not None:
                 _positive(f"privacy.{name}", value)
-        if self.mechanism == "dp_sgd" and (self.epsilon is None) == (self.noise_multiplier is None):
+        if self.mechanism != "no_privacy":
+            self._check_mechanism()
+
+    def _check_mechanism(self) -> None:
+        if (self.epsilon is None) == (self.noise_multiplier is None):
             raise ConfigError(
                 f"Expected one of privacy.epsilon={self.epsilon} and privacy.noise_multiplier={self.noise_multiplier} "
-                "with mechanism dp_sgd; set the target or the noise, and leave the other out."
+                f"with mechanism {self.mechanism}; set the target or the noise, and leave the other out."
             )
+        units = UNITS[self.mechanism]
+        if self.unit not in units:
+            raise ConfigError(
+                f"Expected privacy.unit={self.unit} to be one of {', '.join(units)} under privacy.mechanism="
+                f"{self.mechanism}; set privacy.unit: {units[0]}."
+            )
+        if self.mechanism == "client_update":
+            return
+        for name, plain in (("noise_at", "central"), ("clipping", "fixed"), ("noise_cohort_size", None)):
+            if getattr(self, name) != plain:
+                raise ConfigError(
+                    f"Expected privacy.{name}={getattr(self, name)} with privacy.mechanism: client_update alone; "
+                    f"leave privacy.{name} out with {self.mechanism}."
+                )
+
+    @property
+    def central(self) -> bool:
+        """Whether the server adds the noise, and is trusted."""
+        return self.mechanism == "client_update" and self.noise_at == "central"
+
+    @property
+    def budget(self) -> float:
+        """Where the ledger behind the promise refuses; inf without a mechanism or a budget."""
+        budget = self.budget_epsilon or self.epsilon if self.mechanism != "no_privacy" else None
+        return math.inf if budget is None else budget
+
+    @property
+    def client_budget(self) -> float:
+        """Where a client's own ledger refuses. Under central noise it records participations, unamplified."""
+        if self.central:
+            return math.inf if self.participation_epsilon is None else self.participation_epsilon
+        return self.budget
+
+
+UNITS = {"dp_sgd": ("slate", "user"), "client_update": ("client",)}
+"""The units that a mechanism can protect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +264,20 @@ class Settings:
     federation: FederationSettings = field(default_factory=FederationSettings)
     privacy: PrivacySettings = field(default_factory=PrivacySettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def __post_init__(self) -> None:
+        if self.privacy.mechanism == "client_update":
+            self._check_cohorts()
+
+    def _check_cohorts(self) -> None:
+        """What would make a round's cohort other than a Poisson sample of equal clients, or its denominator private."""
+        for name, plain in (("min_replies", 1), ("merchants_per_round", None), ("merchant_weight", 1.0)):
+            value = getattr(self.federation, name)
+            if value != plain:
+                raise ConfigError(
+                    f"Expected federation.{name}={value} to be left out with privacy.mechanism: client_update: each "
+                    "client enters a round alone by privacy.sampling_rate, and a round counts whoever replies."
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings: what `parse` takes back."""

@@ -76,6 +76,7 @@ class SlateBatch:
 
     query: B strings. candidates, history: int64, PADDING where padded.
     candidate_mask, history_mask: bool, False where padded. position: int64 [B, L].
+    user: int64 [B], the person, counted within the client.
     """
 
     query: tuple[str, ...]
@@ -87,6 +88,7 @@ class SlateBatch:
     history_mask: torch.Tensor
     event_type: torch.Tensor
     age_days: torch.Tensor
+    user: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.query)
@@ -133,4 +135,5 @@ def collate(slates: Sequence[Slate], *, history_length: int, slate_length: int |
         history_mask=torch.from_numpy(history != PADDING),
         event_type=torch.from_numpy(event_type),
         age_days=torch.from_numpy(age_days),
+        user=torch.tensor([slate.user for slate in slates], dtype=torch.int64),
     )

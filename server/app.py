@@ -1,7 +1,7 @@
 """The Flower ServerApp: the round loop of server.rounds over Flower's Grid.
 
 The run's configuration: `config`, the path of a YAML file; `state-dir`, where the checkpoint and the model go;
-`resume`, whether to go on after a checkpoint that is there.
+`resume`, whether to go on after a checkpoint that is there; `simulation`, whether the clients are simulated.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mmrank.ranker import build_ranker, parameters_of
 from mmrank.settings import Settings, parse
 from mmrank.wire import ARRAYS, SCALARS, Kind, array_from_npy, from_plain, to_plain
 from server.checkpoint import write_model
+from server.population import check_server
 from server.rounds import OnClient, OnRound, RoundReport, run_rounds
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,10 @@ def make_app(
     registry: Mapping[str, int] | None = None,
     merchants: frozenset[str] = frozenset(),
     expected_clients: int = 0,
+    simulation: bool = False,
 ) -> ServerApp:
-    """The app; `run_config` completes the run's configuration.
+    """The app; `run_config` completes the run's configuration. simulation: the clients are simulated, nobody is
+    promised anything; a run's own word for it is `simulation` in its configuration.
 
     registry: node by client where they are known beforehand; then only who is asked to train is enrolled,
     and 100,000 registered clients cost no messages. merchants: those of the registry that are.
@@ -60,6 +63,8 @@ def make_app(
     def main(grid: Grid, context: Context) -> None:
         values = {**context.run_config, **(run_config or {})}
         settings = read_settings(places.config_path(values, beside=Path(__file__).parents[1]))
+        if not (simulation or values.get("simulation", False)):
+            check_server(settings)
         folder = places.state_dir(values, run_id=context.run_id)
         parameters = run_rounds(
             settings,

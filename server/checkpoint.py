@@ -25,7 +25,7 @@ from server.aggregation import State
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 KEPT = 2
 _HEADER = "mmrank"
 
@@ -36,6 +36,7 @@ class Checkpoint:
 
     run: enters every charge's id, so it must outlive the process. exhausted: clients not asked again.
     epsilon: each client's last public total. kept_rounds: rounds that had too few replies and kept the model.
+    clip_norm: the next round's clip of whole updates.
     """
 
     run: str
@@ -46,6 +47,7 @@ class Checkpoint:
     exhausted: frozenset[str] = frozenset()
     epsilon: Mapping[str, float] = field(default_factory=dict)
     kept_rounds: int = 0
+    clip_norm: float = 0.0
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -60,6 +62,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         "exhausted": sorted(checkpoint.exhausted),
         "epsilon": {client: repr(checkpoint.epsilon[client]) for client in sorted(checkpoint.epsilon)},
         "kept_rounds": checkpoint.kept_rounds,
+        "clip_norm": repr(checkpoint.clip_norm),
     }
     header["sha256"] = _digest(header, arrays)
     path = folder / f"round-{checkpoint.round_number:07d}.safetensors"
@@ -160,6 +163,7 @@ def _read(path: Path) -> Checkpoint:
         exhausted=frozenset(header["exhausted"]),
         epsilon={client: float(text) for client, text in header["epsilon"].items()},
         kept_rounds=header["kept_rounds"],
+        clip_norm=float(header["clip_norm"]),
     )
 
 

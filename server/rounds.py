@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import secrets
 import statistics
 import time
@@ -23,12 +22,14 @@ import numpy as np
 
 from mmrank import components
 from mmrank.errors import CheckpointError, ProtocolError
+from mmrank.privacy.client_update import norm_of
 from mmrank.protocol import TrainReply, TrainRequest
 from mmrank.randomness import numpy_generator
 from mmrank.settings import Settings
 from mmrank.wire import reply_fault
 from server.aggregation import Rule
 from server.checkpoint import Checkpoint, has_begun, load_checkpoint, run_identity, save_checkpoint
+from server.population import Population, open_population
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +60,10 @@ class RoundReport:
     """One round, for those who watch.
 
     parameters: the model after it. codes: replies by protocol code. dropped: by client, why its reply was not
-    used. epsilon_max, epsilon_median: over the clients heard of so far, each at its own public total (0 before any).
+    used. epsilon_max, epsilon_median: over the clients heard of so far, each at its own public total (0 before any);
+    the population ledger's under central noise.
     aggregated: False where too few replies came and the model was kept. bytes_down, bytes_up: arrays alone.
+    clip_norm: the clip of the next round, where clients clip whole updates.
     """
 
     round_number: int
@@ -74,6 +77,7 @@ class RoundReport:
     bytes_up: int
     cohort_size: int
     aggregated: bool
+    clip_norm: float = 0.0
 
 
 OnRound = Callable[[RoundReport], None]
@@ -112,22 +116,33 @@ def run_rounds(
     """
     rule: Rule = components.build("server.aggregation", settings.federation.aggregation)
     now = _begin(settings, initial, rule, checkpoint_dir, resume)
+    population = open_population(settings, state_dir=checkpoint_dir.parent)
     while now.round_number < settings.federation.rounds:
         number = now.round_number + 1
         started = time.perf_counter()
         clients = messenger.clients(settings.federation.min_replies)
         merchants = messenger.merchants(clients)
-        cohort = draw_cohort(clients, now.exhausted, settings, number, merchants=merchants)
-        if not _enough(cohort, now, settings):
-            break
         request = TrainRequest(
             run=now.run, round_number=number, config_sha256=settings.sha256, parameters=now.parameters
         )
-        replies = _collect(messenger, cohort, request, settings, max_update_norm, on_client)
-        now, aggregated = _advance(now, replies, rule, settings, merchants)
+        if population is not None:
+            request = replace(request, parameters=population.asks(now.parameters, now.clip_norm))
+            if not population.charge(request):
+                break
+            cohort = population.draw(sorted(set(clients) - now.exhausted), request)
+            enough = bool(set(clients) - now.exhausted)
+        else:
+            cohort = draw_cohort(clients, now.exhausted, settings, number, merchants=merchants)
+            enough = len(cohort) >= settings.federation.min_replies
+        if not enough:
+            _say_why_it_stops(len(cohort), now, settings)
+            break
+        faults = _Faults(max_update_norm, population, now.clip_norm)
+        replies = _collect(messenger, cohort, request, settings, faults, on_client)
+        now, aggregated = _advance(now, replies, rule, settings, merchants, population, request)
         save_checkpoint(checkpoint_dir, now)
         if on_round is not None:
-            on_round(_report(now, replies, cohort, aggregated, time.perf_counter() - started))
+            on_round(_report(now, replies, cohort, aggregated, time.perf_counter() - started, population))
     if now.kept_rounds:
         logger.warning("%d of %d rounds had too few replies and kept the model.", now.kept_rounds, now.round_number)
     return {name: np.array(array) for name, array in now.parameters.items()}
@@ -205,23 +220,25 @@ def _begin(
         return stored
     run = run_identity(checkpoint_dir, config_sha256=settings.sha256, fresh=new_run_id(settings))
     return Checkpoint(
-        run=run, config_sha256=settings.sha256, round_number=0, parameters=dict(initial), state=rule.init(initial)
+        run=run,
+        config_sha256=settings.sha256,
+        round_number=0,
+        parameters=dict(initial),
+        state=rule.init(initial),
+        clip_norm=settings.privacy.max_grad_norm,
     )
 
 
-def _enough(cohort: Sequence[str], now: Checkpoint, settings: Settings) -> bool:
-    if len(cohort) >= settings.federation.min_replies:
-        return True
+def _say_why_it_stops(available: int, now: Checkpoint, settings: Settings) -> None:
     logger.warning(
         "Stopping after round %d of %d: %d clients can be asked, %d have spent their privacy budget, and "
         "federation.min_replies=%d. The model so far is kept; raise privacy.budget_epsilon or add clients to go on.",
         now.round_number,
         settings.federation.rounds,
-        len(cohort),
+        available,
         len(now.exhausted),
         settings.federation.min_replies,
     )
-    return False
 
 
 def _collect(
@@ -229,7 +246,7 @@ def _collect(
     cohort: Sequence[str],
     request: TrainRequest,
     settings: Settings,
-    max_update_norm: float | None,
+    faults: _Faults,
     on_client: OnClient | None,
 ) -> _Replies:
     """Every usable update, and why the others are not."""
@@ -242,7 +259,7 @@ def _collect(
             )
             continue
         waiting.remove(client)
-        _file(replies, client, reply, request, max_update_norm)
+        _file(replies, client, reply, request, faults)
         if on_client is not None:
             on_client(len(cohort) - len(waiting), len(cohort))
     for client in sorted(waiting):
@@ -253,13 +270,13 @@ def _collect(
 
 
 def _file(
-    replies: _Replies, client: str, reply: TrainReply | ProtocolError, request: TrainRequest, max_norm: float | None
+    replies: _Replies, client: str, reply: TrainReply | ProtocolError, request: TrainRequest, faults: _Faults
 ) -> None:
     if isinstance(reply, ProtocolError):
         replies.dropped[client] = str(reply).rstrip(".")
         return
     replies.bytes_up += sum(array.nbytes for array in reply.update.values())
-    fault = reply_fault(reply, request, client) or _norm_fault(reply.update, max_norm)
+    fault = reply_fault(reply, request, client) or (faults.of(reply.update) if reply.code == "ok" else None)
     if fault is not None:
         replies.dropped[client] = fault
         return
@@ -275,15 +292,33 @@ def _file(
         replies.dropped[client] = f"it answered {reply.code}"
 
 
-def _norm_fault(update: Mapping[str, np.ndarray], bound: float | None) -> str | None:
-    if bound is None:
-        return None
-    norm = math.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in update.values()))
-    return None if norm <= bound else f"its norm {norm:.4g} is above {bound:.4g}"
+@dataclass(frozen=True)
+class _Faults:
+    """What an update of the right names and shapes may be wrong in all the same."""
+
+    max_update_norm: float | None
+    population: Population | None
+    clip_norm: float
+
+    def of(self, update: Mapping[str, np.ndarray]) -> str | None:
+        if self.population is not None:
+            fault = self.population.mechanism.fault(update, clip=self.clip_norm)
+            if fault is not None:
+                return fault
+        if self.max_update_norm is None:
+            return None
+        norm = norm_of(update)
+        return None if norm <= self.max_update_norm else f"its norm {norm:.4g} is above {self.max_update_norm:.4g}"
 
 
 def _advance(
-    now: Checkpoint, replies: _Replies, rule: Rule, settings: Settings, merchants: frozenset[str]
+    now: Checkpoint,
+    replies: _Replies,
+    rule: Rule,
+    settings: Settings,
+    merchants: frozenset[str],
+    population: Population | None,
+    request: TrainRequest,
 ) -> tuple[Checkpoint, bool]:
     """The state after the round, and whether its replies were enough to move the model."""
     after = replace(
@@ -292,6 +327,10 @@ def _advance(
         exhausted=now.exhausted | replies.exhausted,
         epsilon={**now.epsilon, **replies.epsilon},
     )
+    if population is not None:  # noise is released whoever replied: an absent round would tell who did
+        mean, clip_norm = population.aggregate(replies.updates, now.parameters, now.clip_norm, request)
+        state, parameters = rule.apply(now.state, now.parameters, {settings.privacy.population: mean})
+        return replace(after, state=state, parameters=parameters, clip_norm=clip_norm), True
     if len(replies.updates) < settings.federation.min_replies:
         logger.warning(
             "Round %d: %d usable replies, fewer than federation.min_replies=%d; the model is kept.",
@@ -305,8 +344,17 @@ def _advance(
     return replace(after, state=state, parameters=parameters), True
 
 
-def _report(now: Checkpoint, replies: _Replies, cohort: Sequence[str], aggregated: bool, seconds: float) -> RoundReport:
+def _report(
+    now: Checkpoint,
+    replies: _Replies,
+    cohort: Sequence[str],
+    aggregated: bool,
+    seconds: float,
+    population: Population | None,
+) -> RoundReport:
     spent = list(now.epsilon.values())
+    if population is not None and population.account is not None:
+        spent = [population.account.epsilon()]
     return RoundReport(
         round_number=now.round_number,
         parameters=now.parameters,
@@ -319,4 +367,5 @@ def _report(now: Checkpoint, replies: _Replies, cohort: Sequence[str], aggregate
         bytes_up=replies.bytes_up,
         cohort_size=len(cohort),
         aggregated=aggregated,
+        clip_norm=now.clip_norm,
     )

@@ -2,47 +2,90 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mmrank.privacy.client_update import ClientUpdate
 from mmrank.privacy.mechanism import build_mechanism
 from mmrank.ranker import build_ranker
-from mmrank.settings import Settings
+from mmrank.settings import PrivacySettings, Settings
 from simulations._federation import epsilons
 
-ADJACENCY = {"dp_sgd": "add/remove one", "no_privacy": "none"}
-SAMPLER = {"dp_sgd": "Poisson", "no_privacy": "none"}
-ACCOUNTANT = {"dp_sgd": "PLD (dp-accounting)", "no_privacy": "none"}
+ACCOUNTANT = "PLD (dp-accounting)"
+
+
+@dataclass(frozen=True)
+class _Promise:
+    """How an epsilon of one kind has to be read."""
+
+    adjacency: str
+    sampler: str
+    trust: str
+    view: str
+
+
+CLIENT_ALONE = "nobody outside of the client"
+EVERYBODY = "the server and all who see the models"
+PROMISES = {
+    "no_privacy": _Promise("none", "none", "everybody", "none"),
+    "slate": _Promise("add/remove one slate", "Poisson, of slates in each step", CLIENT_ALONE, EVERYBODY),
+    "user": _Promise("add/remove one person", "Poisson, of people in each step", CLIENT_ALONE, EVERYBODY),
+    "central": _Promise(
+        "zero-out of one client's data",
+        "Poisson, of clients in each round",
+        "the server, which sees each clipped update and adds the noise",
+        "those who see the released models, but no update",
+    ),
+    "local": _Promise(
+        "replace one client's data", "none counted: each participation is charged in full", CLIENT_ALONE, EVERYBODY
+    ),
+}
+
+
+def promise_of(privacy: PrivacySettings) -> _Promise:
+    """What the settings promise, in words."""
+    if privacy.mechanism == "client_update":
+        return PROMISES[privacy.noise_at]
+    return PROMISES[privacy.unit if privacy.mechanism == "dp_sgd" else privacy.mechanism]
 
 
 def privacy_facts(settings: Settings, state_dir: Path) -> dict[str, Any]:
     """The promise and what was spent of it.
 
-    With dp_sgd the noise is added inside the client, so what the server sees and what the released model
-    shows cost the same epsilon, and no sampling of clients is counted.
+    epsilon_max is against those that `view` names. epsilon_server_view: with noise inside the clients the same, since
+    then nothing is sampled behind the server's back; infinite where the server itself adds the noise.
     """
     privacy = settings.privacy
-    mechanism = build_mechanism(privacy, settings.training, rounds=settings.federation.rounds, cache_dir=state_dir)
+    mechanism = build_mechanism(privacy, settings.training, settings.federation, cache_dir=state_dir)
     largest, median = epsilons(state_dir, settings)
     private = privacy.mechanism != "no_privacy"
-    budget = (privacy.budget_epsilon or privacy.epsilon) if private else None
+    promise = promise_of(privacy)
+    event = mechanism.population_event if privacy.central and isinstance(mechanism, ClientUpdate) else mechanism.event
     return {
         "mechanism": privacy.mechanism,
+        "noise_at": privacy.noise_at if privacy.mechanism == "client_update" else "client" if private else "none",
         "unit": mechanism.unit if private else "none",
-        "adjacency": ADJACENCY[privacy.mechanism],
-        "sampler": SAMPLER[privacy.mechanism],
+        "slates_per_user": mechanism.slates_per_unit if privacy.unit == "user" else None,
+        "adjacency": promise.adjacency,
+        "sampler": promise.sampler,
+        "trust": promise.trust,
+        "view": promise.view,
         "delta": privacy.delta,
         "epsilon_max": largest,
         "epsilon_median": median,
-        "epsilon_server_view": largest,
-        "budget": float("inf") if budget is None else budget,
-        "accountant": ACCOUNTANT[privacy.mechanism],
+        "epsilon_server_view": math.inf if privacy.central else largest,
+        "budget": privacy.budget,
+        "accountant": ACCOUNTANT if private else "none",
         "noise": privacy.noise,
-        "noise_multiplier": mechanism.event.noise_multiplier,
-        "sampling_rate": mechanism.event.sampling_rate,
+        "noise_multiplier": event.noise_multiplier,
+        "sampling_rate": event.sampling_rate,
         "max_grad_norm": privacy.max_grad_norm if private else float("inf"),
+        "clipping": privacy.clipping,
+        "noise_cohort_size": privacy.noise_cohort_size,
         "ledger": privacy.ledger,
     }
 

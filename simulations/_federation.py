@@ -19,6 +19,7 @@ from mmrank.metrics import METRICS
 from mmrank.ranker import build_ranker, parameters_of
 from mmrank.settings import Settings
 from server.checkpoint import load_checkpoint, read_model, write_model
+from server.population import open_population
 from server.rounds import RoundReport
 from simulations._folder import CURVE_FIELDS, ROUND_FIELDS, Table, read_table
 from simulations._stage import Stage
@@ -93,9 +94,16 @@ def rounds_done(state_dir: Path, settings: Settings) -> int:
 
 
 def epsilons(state_dir: Path, settings: Settings) -> tuple[float, float]:
-    """(largest, median) of the clients' public totals after the last round; inf without a mechanism."""
+    """(largest, median) of the clients' public totals after the last round; inf without a mechanism.
+
+    Under central noise both are the population ledger's: it stands for every registered client.
+    """
     if settings.privacy.mechanism == "no_privacy":
         return math.inf, math.inf
+    if settings.privacy.central:
+        population = open_population(settings, state_dir=state_dir)
+        total = population.account.epsilon() if population is not None and population.account is not None else 0.0
+        return total, total
     stored = load_checkpoint(state_dir / "checkpoint", config_sha256=settings.sha256)
     spent = list(stored.epsilon.values()) if stored is not None else []
     return (max(spent), statistics.median(spent)) if spent else (0.0, 0.0)

@@ -15,7 +15,6 @@ from client.workspace import make_workspace
 from mmrank.errors import DatasetError, ProtocolError
 from mmrank.features import build_features
 from mmrank.protocol import Enrolment, TrainReply, TrainRequest
-from mmrank.ranker import parameters_of
 from mmrank.wire import (
     ARRAYS,
     SCALARS,
@@ -63,6 +62,8 @@ class Wire:
             workspace = replace(workspace, dataset=Changed(workspace.dataset, client, change))
         self.workspace = workspace
         self.clients = list(workspace.dataset.client_ids)
+        # Before any training, which leaves its traces in the workspace's ranker.
+        self.start = {name: array.copy() for name, array in workspace.shapes.items()}
         self.captured = []
         app = make_app(workspace=workspace)
 
@@ -82,7 +83,7 @@ class Wire:
             run="run",
             round_number=round_number,
             config_sha256=self.settings.sha256,
-            parameters=parameters_of(self.workspace.ranker),
+            parameters=self.start,
         )
         return self.ask(client, content_of(replace(request, **fields)))
 
@@ -90,7 +91,7 @@ class Wire:
         """Every kind of message to every client: enrolment, two rounds, and requests that can't be served."""
         for client in self.clients:
             self.ask(client, RecordDict(), "query.enrol")
-            start = parameters_of(self.workspace.ranker)
+            start = self.start
             for round_number in (1, 2):
                 self.train(client, round_number, parameters=start)
                 start = {name: array + np.float32(0.01) for name, array in start.items()}
@@ -121,12 +122,28 @@ def codes(captured):
     return [reply.content[SCALARS].get("code", "enrolled") for _, reply, _ in captured]
 
 
-MECHANISMS = {"no_privacy": {}, "dp_sgd": PRIVATE, "dp_sgd secure": {**PRIVATE, "noise": "secure"}}
+PEOPLE = {**PRIVATE, "unit": "user", "slates_per_user": 3, "sampling_rate": 0.9}
+CLIENTS = {**PRIVATE, "mechanism": "client_update", "unit": "client"}
+MECHANISMS = {
+    "no_privacy": {},
+    "dp_sgd": PRIVATE,
+    "dp_sgd secure": {**PRIVATE, "noise": "secure"},
+    "dp_sgd user": PEOPLE,
+    "client_update central": CLIENTS,
+    "client_update central secure": {**CLIENTS, "noise": "secure"},
+    "client_update adaptive": {**CLIENTS, "clipping": "adaptive", "clip_count_noise": 2.0},
+    "client_update local": {**CLIENTS, "noise_at": "local"},
+}
+
+
+def shop_for(privacy):
+    """A client of one person is a device."""
+    return {"clients": "devices"} if privacy.get("unit") == "client" else {}
 
 
 @pytest.mark.parametrize("privacy", MECHANISMS.values(), ids=MECHANISMS)
 def test_nothing_outside_the_protocols_list_is_sent(tmp_path, cache, privacy):
-    wire = Wire(tmp_path, cache, privacy)
+    wire = Wire(tmp_path, cache, privacy, dataset=shop_for(privacy))
     captured = wire.everything()
     assert len(captured) == 10 * len(wire.clients)
     assert wire.leaks() == []
@@ -143,13 +160,24 @@ def none_at_all(slates):
 
 
 @pytest.mark.parametrize("change", [one_less, none_at_all])
-@pytest.mark.parametrize("client", ["merchant-0", "device-000003"])
-def test_neighbouring_data_show_in_the_privatised_arrays_alone(tmp_path, cache, change, client, caplog):
+@pytest.mark.parametrize(
+    ("client", "privacy"),
+    [
+        ("merchant-0", PRIVATE),
+        ("device-000003", PRIVATE),
+        ("merchant-0", PEOPLE),
+        ("device-000003", MECHANISMS["client_update central"]),
+        ("device-000003", MECHANISMS["client_update adaptive"]),
+        ("device-000003", MECHANISMS["client_update local"]),
+    ],
+    ids=["slate, merchant", "slate, device", "user", "central", "adaptive", "local"],
+)
+def test_neighbouring_data_show_in_the_privatised_arrays_alone(tmp_path, cache, change, client, privacy, caplog):
     seen = {}
     for name, changed in (("as it was", None), ("neighbour", change)):
         caplog.clear()
         with caplog.at_level(logging.DEBUG):
-            wire = Wire(tmp_path / name, cache, PRIVATE, changed, client)
+            wire = Wire(tmp_path / name, cache, privacy, changed, client, dataset=shop_for(privacy))
             captured = wire.everything()
         lines = [record.getMessage() for record in caplog.records]
         seen[name] = captured, lines

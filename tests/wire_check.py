@@ -78,15 +78,13 @@ def _reply(scalars: ConfigRecord, client: str, asked: Message) -> list[str]:
 
 
 def _enrolment(scalars: ConfigRecord, client: str, settings: Settings) -> list[str]:
-    private = settings.privacy.mechanism != "no_privacy"
-    budget = (settings.privacy.budget_epsilon or settings.privacy.epsilon) if private else None
     expected = Enrolment(
         client=client,
         kind="merchant",
         mechanism=settings.privacy.mechanism,
         unit=settings.privacy.unit,
         delta=settings.privacy.delta,
-        budget_epsilon=math.inf if budget is None else budget,
+        budget_epsilon=settings.privacy.client_budget,
         version=VERSION,
     )
     wrong = [

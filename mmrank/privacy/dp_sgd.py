@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -33,8 +34,9 @@ class DpSgd:
 
     sampling_rate: q, with which each unit enters a step, independently of all others. noise_multiplier: standard
     deviation of a sum's noise over max_grad_norm. expected_batch_size: the public denominator; it scales the
-    step, and no privacy depends on it. micro_batch_size: units held at once, and the size of every batch that a
-    gradient is computed in: memory and time depend on it, nothing else.
+    step, and no privacy depends on it. slates_per_unit: K, the most slates of a user that enter a step, drawn anew in
+    each; a user's gradient is the mean of theirs, clipped once. micro_batch_size: slates held at once, a multiple of K,
+    and the size of every batch that a gradient is computed in: memory and time depend on it, nothing else.
     """
 
     sampling_rate: float
@@ -45,6 +47,7 @@ class DpSgd:
     unit: str = "slate"
     grad_sample: Literal["opacus", "vmap"] = "opacus"
     micro_batch_size: int = 64
+    slates_per_unit: int = 1
 
     name: ClassVar[str] = "dp_sgd"
 
@@ -57,6 +60,16 @@ class DpSgd:
         ):
             if not 0 < value < float("inf"):
                 raise PrivacyError(f"Expected {field}={value} to be finite and above 0; set privacy.{field}.")
+        if self.slates_per_unit < 1 or self.micro_batch_size % self.slates_per_unit:
+            raise PrivacyError(
+                f"Expected micro_batch_size={self.micro_batch_size} to be a multiple of slates_per_user="
+                f"{self.slates_per_unit}, so that a user's slates stay in one batch; set privacy.micro_batch_size."
+            )
+        if self.unit == "slate" and self.slates_per_unit > 1:
+            raise PrivacyError(
+                f"Expected slates_per_unit={self.slates_per_unit} to be 1 where the unit is the slate; "
+                "set privacy.unit: user."
+            )
 
     @property
     def event(self) -> Event:
@@ -64,10 +77,16 @@ class DpSgd:
         return Event(sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier, steps=self.steps)
 
     def train(self, problem: LocalProblem, *, noise: Noise, shuffle: np.random.Generator) -> None:
-        """`steps` steps, in place; `shuffle` is not used. Raises PrivacyError without per-unit gradients."""
+        """`steps` steps, in place; `shuffle` is not used.
+
+        Raises PrivacyError without per-unit gradients, or where the unit is a person and owners are unknown.
+        """
         gradients = problem.gradients
         if gradients is None or gradients.model is not problem.model:
             raise PrivacyError("dp_sgd needs the per-unit gradients of the model that it trains; see build_per_unit.")
+        if self.unit == "user" and problem.owners is None:
+            raise PrivacyError("Expected the person of each slate with unit=user; give the problem's owners.")
+        people = None if self.unit == "slate" else slates_by_owner(problem.owners)
         optimizer = UnitOptimizer(
             problem.optimizer,
             noise=noise,
@@ -77,12 +96,36 @@ class DpSgd:
         )
         if problem.adjust is not None:
             optimizer.attach_step_hook(problem.adjust)
+        together = self.micro_batch_size // self.slates_per_unit
         for _ in range(self.steps):
-            rows = np.flatnonzero(noise.uniform(problem.size) < self.sampling_rate)
-            for start in range(0, len(rows), self.micro_batch_size):
-                inputs = problem.inputs(rows[start : start + self.micro_batch_size])
-                optimizer.accumulate(gradients, inputs, size=self.micro_batch_size)
+            units = np.flatnonzero(noise.uniform(problem.size if people is None else len(people)) < self.sampling_rate)
+            for start in range(0, len(units), together):
+                taken = units[start : start + together]
+                rows, unit_of = (taken, None) if people is None else self._bundles([people[u] for u in taken], noise)
+                optimizer.accumulate(gradients, problem.inputs(rows), size=self.micro_batch_size, unit_of=unit_of)
             optimizer.step()
+
+    def release(self, update: Mapping[str, np.ndarray], *, clip: float, noise: Noise) -> dict[str, np.ndarray]:
+        """The update as it is: every step of it was private."""
+        return dict(update)
+
+    def _bundles(self, slates: Sequence[np.ndarray], noise: Noise) -> tuple[np.ndarray, np.ndarray]:
+        """(rows [n], the unit [n] of each): at most slates_per_unit of each person's slates, any of them alike."""
+        kept = [
+            rows
+            if len(rows) <= self.slates_per_unit
+            else rows[np.argsort(noise.uniform(len(rows)))[: self.slates_per_unit]]
+            for rows in slates
+        ]
+        return np.concatenate(kept), np.repeat(np.arange(len(kept)), [len(rows) for rows in kept])
+
+
+def slates_by_owner(owners: np.ndarray | None) -> list[np.ndarray]:
+    """Rows of each person's slates, persons in the order of their numbers; `owners`: int64 [slates]."""
+    if owners is None or not len(owners):
+        return []
+    order = np.argsort(owners, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(owners[order])) + 1)
 
 
 class UnitOptimizer(DPOptimizer):
@@ -113,21 +156,27 @@ class UnitOptimizer(DPOptimizer):
         self._noise = noise
         self.zero_grad(set_to_none=True)
 
-    def accumulate(self, gradients: PerUnitGradients, inputs: Inputs, *, size: int) -> None:
-        """Add the clipped sum of some units' gradients, at most `size` of them, to the step's.
+    def accumulate(
+        self, gradients: PerUnitGradients, inputs: Inputs, *, size: int, unit_of: np.ndarray | None = None
+    ) -> None:
+        """Add the clipped sum of some units' gradients, at most `size` slates, to the step's.
 
-        They are computed in a batch of exactly `size`: a matrix product rounds in another way for another number of
-        rows, so in a batch that shrinks a unit's gradient would tell of the units beside it.
+        unit_of: the unit of each slate, int64 from 0 and rising; each its own where None. A unit's gradient is the mean
+        of its slates'. They are computed in a batch of exactly `size`: a matrix product rounds in another way for
+        another number of rows, so in a batch that shrinks a unit's gradient would tell of the units beside it.
         """
-        units = units_of(inputs)
+        slates = units_of(inputs)
         rows = gradients(padded(inputs, size))
         for name, parameter in gradients.parameters.items():
             # A parameter that took no part for these units has gradient zero. That it takes part at all was
             # seen when the model was tried: to refuse here would tell of the data.
             taken = rows[name] if name in rows else parameter.new_zeros(size, *parameter.shape)
-            taken[units:] = 0
+            taken[slates:] = 0
             vars(parameter)["grad_sample"] = taken
         zero_non_finite(self.grad_samples)
+        if unit_of is not None:
+            for parameter in gradients.parameters.values():
+                vars(parameter)["grad_sample"] = _means(vars(parameter)["grad_sample"][:slates], unit_of)
         self.clip_and_accumulate()
         for parameter in gradients.parameters.values():
             vars(parameter)["grad_sample"] = None
@@ -171,6 +220,14 @@ class UnitOptimizer(DPOptimizer):
         self.zero_grad(set_to_none=True)
 
 
+def _means(rows: torch.Tensor, unit_of: np.ndarray) -> torch.Tensor:
+    """[units, ...] of rows [slates, ...], added up in their order."""
+    counts = torch.from_numpy(np.bincount(unit_of)).to(rows)
+    index = torch.from_numpy(unit_of).to(rows.device)
+    totals = rows.new_zeros(len(counts), *rows.shape[1:]).index_add_(0, index, rows)
+    return totals / counts.view(-1, *[1] * (rows.dim() - 1))
+
+
 def zero_non_finite(grad_samples: list[torch.Tensor]) -> None:
     """Zero, in place, a unit's rows in every tensor [units, ...] where any of them holds an inf or NaN.
 
@@ -185,7 +242,12 @@ def zero_non_finite(grad_samples: list[torch.Tensor]) -> None:
 
 
 def from_settings(
-    privacy: PrivacySettings, training: TrainingSettings, *, rounds: int, cache_dir: Path | None = None
+    privacy: PrivacySettings,
+    training: TrainingSettings,
+    *,
+    rounds: int,
+    cohort_size: int = 1,
+    cache_dir: Path | None = None,
 ) -> DpSgd:
     """The mechanism of those settings; a target epsilon is calibrated over rounds x local_steps, once, and kept."""
     noise_multiplier = privacy.noise_multiplier
@@ -199,6 +261,7 @@ def from_settings(
             delta=privacy.delta,
             cache_dir=cache_dir,
         )
+    bundle = privacy.slates_per_user if privacy.unit == "user" else 1
     return DpSgd(
         sampling_rate=privacy.sampling_rate,
         noise_multiplier=noise_multiplier,
@@ -207,5 +270,6 @@ def from_settings(
         steps=training.local_steps,
         unit=privacy.unit,
         grad_sample=privacy.grad_sample,
-        micro_batch_size=privacy.micro_batch_size,
+        micro_batch_size=max(privacy.micro_batch_size // bundle, 1) * bundle,
+        slates_per_unit=bundle,
     )

@@ -7,7 +7,7 @@ that is charged is made from the very fields that run it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -21,18 +21,19 @@ from mmrank.privacy._checks import Inputs, Losses
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.noise import Noise
 from mmrank.privacy.per_unit import PerUnitGradients
-from mmrank.settings import PrivacySettings, TrainingSettings
+from mmrank.settings import FederationSettings, PrivacySettings, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalProblem:
-    """What one client trains in one round. `size` and what `inputs` returns are private.
+    """What one client trains in one round. `size`, `owners` and what `inputs` returns are private.
 
-    model: at the round's parameters, trained in place. size: how many units the client holds.
-    inputs: the tensors of some units [b] by row in [0, size), each tensor's first axis the unit.
-    losses: (scores, inputs) -> one loss a unit [b]. optimizer: fresh, over the model's trainable parameters.
+    model: at the round's parameters, trained in place. size: how many slates the client holds.
+    inputs: the tensors of some slates [b] by row in [0, size), each tensor's first axis the slate.
+    losses: (scores, inputs) -> one loss a slate [b]. optimizer: fresh, over the model's trainable parameters.
     adjust: called with the optimiser when each `p.grad` is final and, with privacy, already noisy (a proximal term).
     gradients: per-unit gradients of that very model and loss, for mechanisms that clip units.
+    owners: int64 [size], the person of each slate, counted within the client; None where that is not known.
     """
 
     model: nn.Module
@@ -42,14 +43,15 @@ class LocalProblem:
     optimizer: torch.optim.Optimizer
     adjust: Callable[[object], None] | None = None
     gradients: PerUnitGradients | None = None
+    owners: np.ndarray | None = None
 
 
 class Mechanism(Protocol):
     """A way to train on private units.
 
-    unit: what is protected. steps: local steps in a round. event: what one round costs, under add/remove
-    adjacency of the unit. grad_sample: which per-unit gradients `train` needs, or None.
-    micro_batch_size: in batches of how many units.
+    unit: what is protected. steps: local steps in a round. event: what one round costs the client's own ledger.
+    grad_sample: which per-slate gradients `train` needs, or None. micro_batch_size: in batches of how many slates.
+    slates_per_unit: the most of one unit that enter a step.
     """
 
     @property
@@ -64,18 +66,30 @@ class Mechanism(Protocol):
     def grad_sample(self) -> Literal["opacus", "vmap"] | None: ...
     @property
     def micro_batch_size(self) -> int: ...
+    @property
+    def slates_per_unit(self) -> int: ...
 
     def train(self, problem: LocalProblem, *, noise: Noise, shuffle: np.random.Generator) -> None:
         """One round: `steps` steps on `problem.model`, in place; zero units are no special case for the caller."""
         ...
 
+    def release(self, update: Mapping[str, np.ndarray], *, clip: float, noise: Noise) -> dict[str, np.ndarray]:
+        """What leaves the client, float32 by name, of new minus old parameters. clip: this round's, public."""
+        ...
+
 
 def build_mechanism(
-    privacy: PrivacySettings, training: TrainingSettings, *, rounds: int, cache_dir: Path | None = None
+    privacy: PrivacySettings,
+    training: TrainingSettings,
+    federation: FederationSettings,
+    *,
+    cache_dir: Path | None = None,
 ) -> Mechanism:
-    """The mechanism of `privacy.mechanism` for a plan of `rounds` rounds; calibrated noise is kept in `cache_dir`.
+    """The mechanism of `privacy.mechanism` for the federation's rounds; calibrated noise is kept in `cache_dir`.
 
     Raises PrivacyError or ConfigError where the settings can't keep their promise.
     """
     module = load("mmrank.privacy", privacy.mechanism)
-    return module.from_settings(privacy, training, rounds=rounds, cache_dir=cache_dir)
+    return module.from_settings(
+        privacy, training, rounds=federation.rounds, cohort_size=federation.cohort_size, cache_dir=cache_dir
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,6 +27,7 @@ class NoPrivacy:
     name: ClassVar[str] = "no_privacy"
     grad_sample: ClassVar[None] = None
     micro_batch_size: ClassVar[int] = 1
+    slates_per_unit: ClassVar[int] = 1
 
     @property
     def event(self) -> Event:
@@ -49,6 +50,10 @@ class NoPrivacy:
                 problem.adjust(problem.optimizer)
             problem.optimizer.step()
 
+    def release(self, update: Mapping[str, np.ndarray], *, clip: float, noise: Noise) -> dict[str, np.ndarray]:
+        """The update as it is."""
+        return dict(update)
+
 
 def minibatches(size: int, batch_size: int, shuffle: np.random.Generator) -> Iterator[np.ndarray]:
     """Rows int64 [min(batch_size, size)] without end, shuffled each epoch, whose rest is left out."""
@@ -60,7 +65,12 @@ def minibatches(size: int, batch_size: int, shuffle: np.random.Generator) -> Ite
 
 
 def from_settings(
-    privacy: PrivacySettings, training: TrainingSettings, *, rounds: int, cache_dir: Path | None = None
+    privacy: PrivacySettings,
+    training: TrainingSettings,
+    *,
+    rounds: int,
+    cohort_size: int = 1,
+    cache_dir: Path | None = None,
 ) -> NoPrivacy:
     """Steps and batches of `training`; the rest is for mechanisms that plan."""
     return NoPrivacy(steps=training.local_steps, batch_size=training.batch_size, unit=privacy.unit)

@@ -33,11 +33,12 @@ def main(job: dict[str, Any]) -> int:
         on_client=lambda done, total: told.send(("client", done, total)),
         run_config=run_config,
         expected_clients=job["clients"],
+        simulation=True,
     )
     try:
         run_simulation(
             server_app,
-            make_client_app(run_config=run_config),
+            make_client_app(run_config=run_config, simulation=True),
             num_supernodes=job["clients"],
             backend_config=backend(job["device"], job["ray_dir"]),
         )

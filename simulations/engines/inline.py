@@ -62,7 +62,9 @@ def federate(
     grid = InlineGrid(make_client_app(workspace=workspace), nodes=len(clients), run_config=run_config)
     registry = {client: FIRST_NODE + row for row, client in enumerate(clients)}
     merchants = frozenset(client for client in clients if workspace.dataset.kind(client) == "merchant")
-    server_app = make_server_app(on_round=on_round, on_client=on_client, registry=registry, merchants=merchants)
+    server_app = make_server_app(
+        on_round=on_round, on_client=on_client, registry=registry, merchants=merchants, simulation=True
+    )
     server_app(grid, Context(RUN_ID, SERVER_NODE, {}, RecordDict(), dict(run_config)))
     return read_model(state_dir / MODEL)
 

@@ -109,7 +109,12 @@ def mechanism(**changes) -> DpSgd:
 
 
 def train(
-    private: DpSgd, units: dict[str, Tensor], *, noise: Noise | None = None, model: nn.Module | None = None
+    private: DpSgd,
+    units: dict[str, Tensor],
+    *,
+    noise: Noise | None = None,
+    model: nn.Module | None = None,
+    owners: np.ndarray | None = None,
 ) -> np.ndarray:
     """What one round of plain SGD with learning rate 1 moves the parameters by: minus the noisy mean, flat."""
     gradients = per_unit(private.grad_sample, model)
@@ -121,6 +126,7 @@ def train(
         losses=losses,
         optimizer=torch.optim.SGD(gradients.parameters.values(), lr=1.0),
         gradients=gradients,
+        owners=owners,
     )
     private.train(problem, noise=noise or SeededNoise(0, "test"), shuffle=np.random.default_rng(0))
     return flat(gradients.model) - before

@@ -13,7 +13,7 @@ from mmrank.privacy.dp_sgd import DpSgd, UnitOptimizer
 from mmrank.privacy.mechanism import LocalProblem, build_mechanism
 from mmrank.privacy.no_privacy import NoPrivacy
 from mmrank.privacy.noise import SecureNoise, SeededNoise
-from mmrank.settings import PrivacySettings, TrainingSettings
+from mmrank.settings import FederationSettings, PrivacySettings, TrainingSettings
 from tests.privacy.models import Scorer, examples, flat, losses, mechanism, one_by_one, per_unit, seeded, train
 from tests.privacy.test_noise import scale_is_accepted
 
@@ -132,7 +132,7 @@ def test_the_event_is_made_of_the_fields_that_run():
 def test_a_target_is_calibrated_over_the_whole_plan():
     training = TrainingSettings(local_steps=5)
     privacy = PrivacySettings(mechanism="dp_sgd", epsilon=2.0, sampling_rate=0.05)
-    private = build_mechanism(privacy, training, rounds=20)
+    private = build_mechanism(privacy, training, FederationSettings(rounds=20))
     assert isinstance(private, DpSgd)
     assert private.steps == 5
     assert 1.98 <= epsilon([private.event] * 20, privacy.delta) <= 2.0
@@ -140,7 +140,7 @@ def test_a_target_is_calibrated_over_the_whole_plan():
 
 
 def test_no_privacy_is_chosen_by_name_and_costs_everything():
-    plain = build_mechanism(PrivacySettings(), TrainingSettings(local_steps=3, batch_size=7), rounds=5)
+    plain = build_mechanism(PrivacySettings(), TrainingSettings(local_steps=3, batch_size=7), FederationSettings())
     assert plain == NoPrivacy(steps=3, batch_size=7)
     assert epsilon([plain.event], 1e-6) == float("inf")
 

@@ -1,0 +1,250 @@
+r"""A client's whole update as the unit (McMahan et al. 2018, "Learning DP Recurrent Language Models").
+
+A device trains as it likes, clips what it learned to norm C over all parameters, and sends that once a round.
+Where the noise is added decides who must be trusted:
+
+    central  the server adds N(0, z^2 C^2) to the cohort's sum: it sees each clipped update, and is trusted
+    local    each device adds N(0, z^2 C^2) to its own update: nobody outside of it is
+
+Adjacency is zero-out: a client's updates become zero. The registry and the expected cohort are public, so under Poisson
+sampling of clients the sum's sensitivity is C and one round is a Poisson-sampled Gaussian. Local noise stands
+between any two updates (replace-one, sensitivity 2C) and no sampling counts.
+
+Adaptive clipping (Andrew et al. 2021, Algorithm 1): each update brings the bit b = [norm <= C]; the server adds
+N(0, s^2) to the sum of b - 1/2 and moves C towards the public quantile. A round then releases both sums, and
+costs what one Gaussian of multiplier z does where the update's own is (z^-2 - (2 s)^-2)^(-1/2) (their Theorem 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from mmrank.errors import PrivacyError
+from mmrank.privacy.accountant import Event
+from mmrank.privacy.mechanism import LocalProblem
+from mmrank.privacy.no_privacy import NoPrivacy
+from mmrank.privacy.noise import Noise
+from mmrank.privacy.planning import calibrate
+from mmrank.settings import PrivacySettings, TrainingSettings
+
+BELOW = 1 - 1e-6
+"""A clipped update is a little shorter than the clip, so that rounding to float32 does not pass it."""
+CLIP = "privacy/clip"
+"""With adaptive clipping one more array, float32 [1]: a request brings the round's clip in it, an update the bit."""
+CLIP_BOUNDS = (1e-9, 1e9)
+FAR = 0.75
+"""Nearly all norms on one side: the clip is far off, and moves by the whole rate. The paper's step, rate x error, is at
+most rate x (1 - quantile) downwards, and takes 60 rounds from ten times the 0.8 quantile."""
+
+Update = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientUpdate:
+    """Both halves of a round, of public facts alone.
+
+    Guarantee, with noise that nobody else knows. central: the models after T rounds are (epsilon, delta)-DP for
+    epsilon([population_event] * T, delta) against whoever sees them but not the updates, whichever client's data become
+    empty. local: what one client sends in k rounds is so for epsilon([event] * k, delta), against everybody.
+
+    noise_multiplier: z. max_grad_norm: C, in the first round where it adapts. sampling_rate: q, with which each client
+    enters a round, independently. cohort_size: the public denominator. count_noise: s, None with a fixed clip.
+    """
+
+    noise_multiplier: float
+    max_grad_norm: float
+    sampling_rate: float
+    cohort_size: int
+    steps: int
+    batch_size: int
+    noise_at: Literal["central", "local"] = "central"
+    count_noise: float | None = None
+    clip_quantile: float = 0.5
+    clip_learning_rate: float = 0.2
+    noise_cohort_size: int | None = None
+
+    name: ClassVar[str] = "client_update"
+    unit: ClassVar[str] = "client"
+    grad_sample: ClassVar[None] = None
+    micro_batch_size: ClassVar[int] = 1
+    slates_per_unit: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        _ = self.event, self.population_event  # their bounds are these
+        if not 0 < self.max_grad_norm < math.inf:
+            raise PrivacyError(
+                f"Expected max_grad_norm={self.max_grad_norm} to be finite and above 0; set privacy.max_grad_norm."
+            )
+        if self.count_noise is None:
+            return
+        if self.noise_at != "central":
+            raise PrivacyError(
+                f"Expected privacy.clipping=adaptive with noise_at=central, not {self.noise_at}: a bit under local "
+                "noise says nothing of a quantile; set privacy.clipping: fixed."
+            )
+        if not 2 * self.count_noise > self.noise_multiplier:
+            raise PrivacyError(
+                f"Expected twice clip_count_noise={self.count_noise} above noise_multiplier={self.noise_multiplier}: "
+                "the count alone would cost more than the round may; raise privacy.clip_count_noise."
+            )
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the clip follows a quantile."""
+        return self.count_noise is not None
+
+    @property
+    def event(self) -> Event:
+        """What one round costs the client that takes part: its own ledger's charge, unamplified."""
+        distance = 2 if self.noise_at == "local" else 1  # replace-one against zero-out
+        return Event(sampling_rate=1.0, noise_multiplier=self.noise_multiplier / distance, steps=1)
+
+    @property
+    def population_event(self) -> Event:
+        """What one round costs every registered client, drawn or not, against those who see the models (central)."""
+        return Event(sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier, steps=1)
+
+    @property
+    def update_noise(self) -> float:
+        """The multiplier of the noise on the sum of updates: above z where the count takes a part of the promise."""
+        if self.count_noise is None:
+            return self.noise_multiplier
+        return (self.noise_multiplier**-2 - (2 * self.count_noise) ** -2) ** -0.5
+
+    def train(self, problem: LocalProblem, *, noise: Noise, shuffle: np.random.Generator) -> None:
+        """Plain local training: what protects is done to the whole update, in `release`."""
+        NoPrivacy(steps=self.steps, batch_size=self.batch_size).train(problem, noise=noise, shuffle=shuffle)
+
+    def release(self, update: Update, *, clip: float, noise: Noise) -> dict[str, np.ndarray]:
+        """What leaves the client: the update clipped to norm `clip`, with local noise or the bit where they belong.
+
+        float32 by name. An update that is not finite is zero: it would show what it was made of.
+        """
+        total = norm_of(update)
+        finite = math.isfinite(total)
+        factor = BELOW * clip / max(total, clip) if finite else 0.0
+        sent = {
+            name: array.astype(np.float64) * factor if finite else np.zeros(array.shape)
+            for name, array in update.items()
+        }
+        if self.noise_at == "local":
+            drawn = noise.normal((sum(a.size for a in sent.values()),), self.update_noise * clip, dtype=torch.float64)
+            sent = _plus(sent, drawn.numpy())
+        if self.adaptive:
+            sent[CLIP] = np.array([float(finite and total <= clip)])
+        return {name: array.astype(np.float32) for name, array in sent.items()}
+
+    def fault(self, update: Update, *, clip: float) -> str | None:
+        """Why the server can't count `update` (names and shapes were checked), or None.
+
+        Under central noise the promise to everybody rests on it: what is longer than the clip is left out.
+        """
+        if self.noise_at != "central":
+            return None
+        bit = update.get(CLIP)
+        if bit is not None and bit.item() not in (0.0, 1.0):
+            return f"its {CLIP} is {bit.item()}, neither 0 nor 1"
+        norm = norm_of({name: array for name, array in update.items() if name != CLIP})
+        return None if norm <= clip else f"its norm {norm:.6g} is above the clip {clip:.6g}"
+
+    def aggregate(
+        self, updates: Mapping[str, Update], like: Update, *, clip: float, noise: Noise
+    ) -> tuple[dict[str, np.ndarray], float]:
+        """(the cohort's noisy mean float64, the clip of the next round). `updates` by client, each without a fault.
+
+        The sum gets its noise whatever it holds, nothing included, and is divided by the public cohort_size.
+        """
+        total = {name: np.zeros(array.shape) for name, array in like.items()}
+        for client in sorted(updates):  # a fixed order gives the same bits
+            for name in total:
+                total[name] += updates[client][name]
+        if self.noise_at == "central":
+            shrunk = self.cohort_size / self.noise_cohort_size if self.noise_cohort_size else 1.0
+            std = self.update_noise * clip * shrunk
+            drawn = noise.normal((sum(array.size for array in total.values()),), std, dtype=torch.float64)
+            total = _plus(total, drawn.numpy())
+            clip = self._next_clip(updates, clip, noise, shrunk)
+        return {name: array / self.cohort_size for name, array in total.items()}, clip
+
+    def _next_clip(self, updates: Mapping[str, Update], clip: float, noise: Noise, shrunk: float) -> float:
+        if self.count_noise is None:
+            return clip
+        # b - 1/2 in place of b: one client moves the sum by 1/2
+        below = sum(float(update[CLIP][0]) - 0.5 for update in updates.values())
+        below += float(noise.normal((1,), self.count_noise * shrunk, dtype=torch.float64)[0])
+        share = below / self.cohort_size + 0.5
+        error = share - self.clip_quantile
+        if abs(error) > FAR * ((1 - self.clip_quantile) if error > 0 else self.clip_quantile):
+            error = math.copysign(1.0, error)
+        moved = clip * math.exp(-self.clip_learning_rate * error)
+        return float(np.float32(min(max(moved, CLIP_BOUNDS[0] * 2), CLIP_BOUNDS[1] / 2)))  # as it travels
+
+
+def norm_of(update: Update) -> float:
+    """L2 norm over all arrays, in float64; inf or NaN where one is not finite."""
+    return math.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in update.values()))
+
+
+def _plus(arrays: Mapping[str, np.ndarray], flat: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays plus their parts of one vector, in the order of their names."""
+    result, start = {}, 0
+    for name in sorted(arrays):
+        array = arrays[name]
+        result[name] = array + flat[start : start + array.size].reshape(array.shape)
+        start += array.size
+    return result
+
+
+def participations(privacy: PrivacySettings, rounds: int) -> int:
+    """How often, for the calibration, one client takes part in a run: a public number; the ledger ends it earlier."""
+    return min(privacy.participations or rounds, rounds)
+
+
+def from_settings(
+    privacy: PrivacySettings,
+    training: TrainingSettings,
+    *,
+    rounds: int,
+    cohort_size: int = 1,
+    cache_dir: Path | None = None,
+) -> ClientUpdate:
+    """The mechanism of those settings; a target epsilon is calibrated once, and kept.
+
+    Under central noise over `rounds` sampled rounds; under local noise over a client's participations, unamplified.
+    """
+    noise_multiplier = privacy.noise_multiplier
+    if noise_multiplier is None:
+        if privacy.epsilon is None:
+            raise PrivacyError("Expected privacy.epsilon or privacy.noise_multiplier; set one of them.")
+        central = privacy.noise_at == "central"
+        calibrated = calibrate(
+            sampling_rate=privacy.sampling_rate if central else 1.0,
+            steps=rounds if central else participations(privacy, rounds),
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            cache_dir=cache_dir,
+        )
+        noise_multiplier = calibrated if central else 2 * calibrated
+    count_noise = None
+    if privacy.clipping == "adaptive":
+        count_noise = privacy.clip_count_noise or (privacy.noise_cohort_size or cohort_size) / 20
+    return ClientUpdate(
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=privacy.max_grad_norm,
+        sampling_rate=privacy.sampling_rate,
+        cohort_size=cohort_size,
+        steps=training.local_steps,
+        batch_size=training.batch_size,
+        noise_at=privacy.noise_at,
+        count_noise=count_noise,
+        clip_quantile=privacy.clip_quantile,
+        clip_learning_rate=privacy.clip_learning_rate,
+        noise_cohort_size=privacy.noise_cohort_size,
+    )
