@@ -70,6 +70,31 @@ class Offers:
         return items[np.sort(seen)[:count]]
 
 
+class Shelves:
+    """The public catalogue by group: where candidates come from when nobody else's purchases may be looked at."""
+
+    def __init__(self, group: np.ndarray) -> None:
+        """group: int64 [N], of each item."""
+        self._items = np.argsort(group, kind="stable")
+        self._edges = np.searchsorted(group[self._items], np.arange(group.max() + 2))
+
+    def draw(
+        self,
+        generator: np.random.Generator,
+        *,
+        count: int,
+        group: int,
+        first: int,
+        last: int,
+        customer: int,
+        taken: np.ndarray,
+    ) -> np.ndarray:
+        """At most `count` distinct items of the group, none of `taken`, each as likely, whoever and whenever asks."""
+        shelf = self._items[self._edges[group] : self._edges[group + 1]]
+        some = generator.choice(shelf, min(len(shelf), count + len(taken)), replace=False)
+        return some[~np.isin(some, taken)][:count]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Composer:
     """Turns baskets into slates; the same basket gives the same slates whoever the client is.
@@ -78,7 +103,7 @@ class Composer:
     offer_groups: int64 [N], the group in `offers` that item i's candidates come from.
     """
 
-    offers: Offers
+    offers: Offers | Shelves
     offer_groups: np.ndarray
     query_texts: Sequence[Callable[[int], str]]
     queries: float

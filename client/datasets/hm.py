@@ -11,7 +11,10 @@ There are purchases only, no queries and no impressions, so a slate is made of w
   query: about half of the slates at 0.3. The others were "browsed": query '', and the whole basket is relevant.
 - The other candidates are items that *other* customers bought in the `window_days` after the basket, drawn in
   proportion to their purchases, once for everybody and before any partition into clients. They stand for the
-  impressions that a shop would have served. No client can know them: hence `simulation_only`.
+  impressions that a shop would have served. No client can know them: hence `simulation_only`. With
+  `candidates_from: catalogue` they are any items of the catalogue, alike: what a client can draw by itself, and what
+  a promise to people needs, since nobody else's purchases then stand in a person's slates. What sells at all is
+  then told from what does not: popularity ranks better than it would among served impressions.
 - Three parts by global time: the last `test_days`, the `validation_days` before, and all earlier days for training.
   A part's windows end with the part: nothing bought in validation or test is seen in training.
 
@@ -35,7 +38,7 @@ import numpy as np
 
 from client.datasets import Kind, Split
 from client.datasets._hm_catalog import first_prices, query_texts, read_catalog
-from client.datasets._hm_slates import FEWEST, Basket, Composer, Offers
+from client.datasets._hm_slates import FEWEST, Basket, Composer, Offers, Shelves
 from client.datasets._hm_tables import Pictures, Purchases, data_folder, read_articles, read_purchases
 from mmrank.catalog import Catalog
 from mmrank.errors import ConfigError, DatasetError, nearest
@@ -59,6 +62,7 @@ def load(
     candidates: int = 100,
     train_candidates: int = 20,
     same_type: bool = False,
+    candidates_from: Literal["others", "catalogue"] = "others",
     queries: float = 0.3,
     window_days: int = 21,
     validation_days: int = 90,
@@ -76,6 +80,8 @@ def load(
     """
     if clients not in ("devices", "merchants"):
         raise ConfigError(f"Expected dataset.clients={clients!r} to be devices or merchants.")
+    if candidates_from not in ("others", "catalogue"):
+        raise ConfigError(f"Expected dataset.candidates_from={candidates_from!r} to be others or catalogue.")
     if by not in MERCHANT_COLUMNS:
         known = f"{', '.join(MERCHANT_COLUMNS)}.{nearest(str(by), MERCHANT_COLUMNS)}"
         raise ConfigError(f"Expected dataset.by={by!r} to be one of {known}")
@@ -101,7 +107,9 @@ def load(
     if same_type:
         groups = groups * len(catalog.category_names) + catalog.categories
     composer = Composer(
-        offers=Offers(purchases.day, purchases.customer, purchases.item, groups[purchases.item]),
+        offers=Shelves(groups)
+        if candidates_from == "catalogue"
+        else Offers(purchases.day, purchases.customer, purchases.item, groups[purchases.item]),
         offer_groups=groups,
         query_texts=query_texts(articles),
         queries=queries,
@@ -109,7 +117,16 @@ def load(
         one_item_slates=same_type,
         seed=seed,
     )
-    made_of = (by, min_purchase_days, candidates, train_candidates, same_type, queries, window_days)
+    made_of: tuple[object, ...] = (
+        by,
+        min_purchase_days,
+        candidates,
+        train_candidates,
+        same_type,
+        queries,
+        window_days,
+        *([candidates_from] if candidates_from != "others" else []),
+    )
     return HmDataset(
         catalog=catalog,
         purchases=purchases,
@@ -121,6 +138,7 @@ def load(
         parts=_parts(purchases, validation_days, test_days),
         version=_version(purchases, clients, *made_of, validation_days, test_days, seed),
         notes=articles.notes + purchases.notes,
+        simulation_only=SIMULATION_ONLY if candidates_from == "others" else None,
     )
 
 
@@ -129,7 +147,6 @@ class HmDataset:
 
     name = "hm"
     synthetic = False
-    simulation_only: str | None = SIMULATION_ONLY
 
     def __init__(
         self,
@@ -144,7 +161,9 @@ class HmDataset:
         parts: dict[Split, tuple[int, int]],
         version: str,
         notes: tuple[str, ...],
+        simulation_only: str | None,
     ) -> None:
+        self.simulation_only = simulation_only
         self.catalog, self.version = catalog, version
         self._purchases, self._composer = purchases, composer
         self._lengths, self._parts, self._by = lengths, parts, by

@@ -147,6 +147,28 @@ def test_another_input_in_the_same_round_is_another_charge_with_other_noise(tmp_
     assert abs(np.corrcoef(*flat)[0, 1]) < 0.5
 
 
+@pytest.mark.parametrize(
+    ("privacy", "dataset", "said"),
+    [
+        ({"unit": "user"}, ToyDataset(simulation_only="Candidates are other people's."), "other people's"),
+        ({"mechanism": "client_update", "unit": "client"}, ToyDataset(), "client large of data set toy is a merchant"),
+    ],
+)
+def test_a_person_is_not_promised_what_other_peoples_slates_would_tell(tmp_path, features, privacy, dataset, said):
+    with pytest.raises(PrivacyError, match=said):
+        toy_workspace(tmp_path, features, toy_settings(**privacy), dataset=dataset)
+
+
+@pytest.mark.parametrize("client", SIZES)
+def test_people_of_a_client_are_charged_as_units_of_their_own_kind(tmp_path, features, client):
+    workspace = toy_workspace(tmp_path, features, toy_settings(unit="user", slates_per_user=2))
+    reply = Vault(workspace, client).train(toy_request(workspace))
+    assert reply.code == "ok"
+    assert Vault(workspace, client).enrol().unit == "user"
+    assert charged_steps(workspace, client) == 2
+    assert min(np.abs(array).max() for array in reply.update.values()) > 0
+
+
 def test_clients_and_rounds_have_noise_of_their_own(workspace):
     replies = [Vault(workspace, "empty").train(toy_request(workspace, round_number=number)) for number in (1, 2)]
     replies.append(Vault(workspace, "one").train(toy_request(workspace)))

@@ -157,6 +157,27 @@ def test_the_draw_favours_what_sells_as_the_relevant_items_are_favoured(root):
     assert np.mean(shown) > 0.6  # a uniform draw over 60 items would show it in one slate of six
 
 
+def test_candidates_of_the_catalogue_hold_nothing_of_anybody_elses_purchases(root):
+    """What unit `user` and `client` promise rests on it: another person's behaviour leaves these slates as they are."""
+    settings = {**SMALL, "candidates_from": "catalogue"}
+    before = hm.load(root=root, **settings)
+    rows = [row if row[1] != "c07" else [*row[:2], f"0{(int(row[2]) + 11) % 60:09d}", *row[3:]] for row in sales()]
+    write(root / "transactions_train.csv", SALE_HEADER, rows)
+    after = hm.load(root=root, **settings)
+    assert before.simulation_only is None
+    for client in before.client_ids:
+        for split in hm.SPLITS:
+            slates = list(zip(before.slates(client, split), after.slates(client, split), strict=True))
+            same = all(
+                np.array_equal(one.candidates, other.candidates) and np.array_equal(one.history, other.history)
+                for one, other in slates
+            )
+            assert same == (client != "c07" or not slates)
+    served = hm.load(root=root, **SMALL)
+    assert served.simulation_only is not None
+    assert served.version != before.version
+
+
 def test_prices_and_titles_are_public_facts_of_the_shop(root):
     catalog = hm.load(root=root, **SMALL).catalog
     first = {}
