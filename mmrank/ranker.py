@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrank import components
+from mmrank.errors import ConfigError
 from mmrank.features import FeatureTable, image_encoder, text_encoder
 from mmrank.randomness import stream_key
 from mmrank.settings import ModelSettings
@@ -131,11 +132,23 @@ def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
 def build_ranker(model: ModelSettings, *, seed: int) -> Ranker:
     """A new ranker whose weights depend on `seed` alone; it needs no catalogue.
 
-    Raises ConfigError where an encoder that must be trained stands behind frozen towers.
+    Raises ConfigError where an encoder that must be trained stands behind frozen towers, or where model.trainable
+    names no parameter.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, "ranker") % 2**63)
-        return Ranker(model)
+        ranker = Ranker(model)
+    for beginning in model.trainable:
+        names = [name for name, _ in ranker.named_parameters()]
+        if not any(name.startswith(beginning) for name in names):
+            raise ConfigError(
+                f"Expected model.trainable={beginning!r} to begin the name of a parameter, such as "
+                f"{', '.join(dict.fromkeys(name.partition('.')[0] for name in names))}."
+            )
+    if model.trainable:
+        for name, parameter in ranker.named_parameters():
+            parameter.requires_grad_(name.startswith(tuple(model.trainable)))
+    return ranker
 
 
 def parameters_of(ranker: nn.Module) -> dict[str, np.ndarray]:

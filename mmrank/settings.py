@@ -32,7 +32,11 @@ def _component(name: str, **settings: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """The ranker. `towers: frozen` encodes the catalogue once; `end_to_end` trains text and image encoders too."""
+    """The ranker. `towers: frozen` encodes the catalogue once; `end_to_end` trains text and image encoders too.
+
+    trainable: beginnings of the names of the parameters that are trained, all where empty; the rest stays as the seed
+    made it. The fewer, the less noise a promise needs.
+    """
 
     towers: Literal["frozen", "end_to_end"] = "frozen"
     text: Component = _component("tfidf")
@@ -52,6 +56,7 @@ class ModelSettings:
     use_category: bool = True
     use_position: bool = True
     content_prior: bool = True
+    trainable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _bounded("model.dim", self.dim, 1, 4096)

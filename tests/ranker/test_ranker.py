@@ -170,3 +170,13 @@ def test_a_longer_history_speaks_louder(features):
     short = gather(collate([once], history_length=6), features)["style"]
     long = gather(collate([twice], history_length=6), features)["style"]
     torch.testing.assert_close(long, short * (12 / 16) / (6 / 10))
+
+
+def test_only_what_is_named_is_trained_and_an_unknown_name_is_refused():
+    some = build_ranker(toy_model(trainable=("style", "user_head")), seed=1)
+    assert set(parameters_of(some)) == {"style.weight", "user_head.weight"}
+    whole = build_ranker(toy_model(), seed=1)
+    for (name, one), (_, other) in zip(some.named_parameters(), whole.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+    with pytest.raises(ConfigError, match="model.trainable='styel'.*style"):
+        build_ranker(toy_model(trainable=("styel",)), seed=1)
