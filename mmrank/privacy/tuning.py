@@ -10,8 +10,10 @@ among them, and the clock, since the time that a search takes tells how many run
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
@@ -98,7 +100,7 @@ def history_rdp(history: History, orders: np.ndarray = ORDERS) -> np.ndarray:
     """
     if any(event.noise_multiplier == 0 for event in history):
         return np.full(len(orders), math.inf)
-    accountant = RdpAccountant(orders)
+    accountant = RdpAccountant(list(orders))
     total = np.zeros(len(orders))
     for event in history:
         family = getattr(event, "family", "gaussian")
@@ -106,10 +108,11 @@ def history_rdp(history: History, orders: np.ndarray = ORDERS) -> np.ndarray:
             total += event.steps * orders / (2 * event.noise_multiplier**2)
         elif family == "gaussian":
             gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
-            accountant.compose(dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian), event.steps)
+            with _silent():
+                accountant.compose(dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian), event.steps)
         else:
             raise PrivacyError(f"Expected an event of family gaussian or concentrated, not {family!r}.")
-    return total + accountant.rdp
+    return total + _filled(orders, accountant.rdp)
 
 
 def rdp_epsilon(rdp: np.ndarray, delta: float, orders: np.ndarray = ORDERS) -> float:
@@ -125,3 +128,30 @@ def best_index(scores: Sequence[float]) -> int | None:
     """
     order = [-math.inf if math.isnan(score) else score for score in scores]
     return order.index(max(order)) if order else None
+
+
+def _filled(orders: np.ndarray, rdp: np.ndarray) -> np.ndarray:
+    """`rdp`, and a bound where dp-accounting's series for a broken order did not converge and gave inf.
+
+    (order - 1) rdp is convex in the order (van Erven and Harremoes 2014, Corollary 2), and 0 at 1: a chord is above it.
+    """
+    known = np.isfinite(rdp)
+    if known.all() or not known.any():
+        return rdp
+    at, above = np.append(1.0, orders[known]), np.append(0.0, (orders[known] - 1) * rdp[known])
+    return np.where(known, rdp, np.interp(orders, at, above, right=math.inf) / (orders - 1))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """What dp-accounting says of the orders that `_filled` fills is no news."""
+
+    def news(record: logging.LogRecord) -> bool:
+        return "failed to converge" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(news)

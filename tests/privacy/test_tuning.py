@@ -228,6 +228,32 @@ def test_concentrated_events_are_charged_by_their_rho():
         history_rdp((Unknown(sampling_rate=1.0, noise_multiplier=2.0, steps=3),))
 
 
+def divergence(sampling_rate: float, sigma: float, order: float) -> float:
+    """Renyi divergence of one Poisson-sampled Gaussian step by quadrature, the larger direction."""
+    x = np.linspace(-60 * sigma, 60 * sigma + 1, 400_001)
+    without = stats.norm.logpdf(x, 0, sigma)
+    shifted = stats.norm.logpdf(x, 1, sigma)
+    with_it = np.logaddexp(math.log1p(-sampling_rate) + without, math.log(sampling_rate) + shifted)
+    both = [
+        logsumexp(order * a + (1 - order) * b) + math.log(x[1] - x[0])
+        for a, b in ((with_it, without), (without, with_it))
+    ]
+    return max(both) / (order - 1)
+
+
+@pytest.mark.parametrize(("sampling_rate", "sigma"), [(0.01, 1.0), (0.08, 0.614671), (0.05, 0.5)])
+def test_one_step_is_charged_at_every_order_and_never_below_the_truth(sampling_rate, sigma, caplog):
+    """At broken orders and little noise dp-accounting gives up: a chord of a convex curve stands in."""
+    event = Event(sampling_rate=sampling_rate, noise_multiplier=sigma, steps=1)
+    rdp = history_rdp((event,))
+    assert np.isfinite(rdp).all()
+    assert not caplog.records
+    for order in (1.1, 1.3, 1.6, 2.0, 2.45, 8.0, 30.0):
+        exact = divergence(sampling_rate, sigma, order)
+        charged = rdp[np.abs(ORDERS - order).argmin()]
+        assert exact * (1 - 1e-6) <= charged <= exact * 2.5
+
+
 def test_the_best_is_the_first_of_the_highest():
     assert best_index([0.1, 0.4, 0.4]) == 1
     assert best_index([math.nan, -5.0]) == 1
