@@ -21,9 +21,12 @@ def tune(
         str, typer.Option(help="What is drawn, each by itself: 'a.b=log:1e-3..1e-1;c=8..64;d=x,y'.")
     ] = "training.learning_rate=log:1e-3..1e-1;privacy.max_grad_norm=log:0.1..3.0",
     runs: Annotated[
-        str,
-        typer.Option(help="geometric:MEAN, logarithmic:MEAN, poisson:MEAN, negative-binomial:MEAN:SHAPE, fixed:RUNS."),
-    ] = "geometric:10",
+        str | None,
+        typer.Option(
+            help="fixed:RUNS (for the server's view, 10 by default), or a random number: geometric:MEAN (10 by default "
+            "where only the winner is released), logarithmic:MEAN, poisson:MEAN, negative-binomial:MEAN:SHAPE."
+        ),
+    ] = None,
     view: Annotated[
         str,
         typer.Option(
@@ -55,7 +58,7 @@ def tune(
 
     wanted = searches.PrivateSearch(
         space=parse_space(search),
-        runs=searches.parse_runs(runs),
+        runs=searches.parse_runs(runs or ("fixed:10" if view == "server" else "geometric:10")),
         view="released" if view == "released" else "server",
         score_noise_multiplier=score_noise_multiplier,
     )

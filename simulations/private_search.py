@@ -27,7 +27,7 @@ from mmrank.settings import Settings
 from simulations._folder import write_json
 from simulations._private_score import private_score
 from simulations._stage import Shared
-from simulations._winner import WINNER, Scored, check_budget, promised, publish, trained
+from simulations._winner import WINNER, Scored, check_budget, hide_duration, promised, publish, trained
 from simulations.run import trial as run_trial
 from simulations.sweep import Range, Settle, Space, combinations, overrides_of
 
@@ -64,7 +64,7 @@ PRIVATE = "private"
 class PrivateSearch:
     """What is searched and what is promised; public.
 
-    space: by dotted setting, as mmrank.sweep reads it. score_noise_multiplier: of the release by which trials are
+    space: by dotted setting, as simulations.sweep reads it. score_noise_multiplier: of the release by which trials are
     compared. view: `released`, for those who see the winner alone, or `server`, which sees every trial.
     """
 
@@ -132,8 +132,10 @@ def private_search(
         scored = _run_all(search, base, release, trials, out, settle)
         facts = promised(selection, release, base) | {"runs": search.facts()["runs"], "epsilon": epsilon}
         publish(out, facts, scored, release=release, view=search.view, base=base)
-    if search.view == "released" and (out / PRIVATE).exists():
-        shutil.rmtree(out / PRIVATE)
+    if search.view == "released":
+        if (out / PRIVATE).exists():
+            shutil.rmtree(out / PRIVATE)
+        hide_duration(out)
     return json.loads(winner.read_text(encoding="utf-8"))
 
 
@@ -143,11 +145,7 @@ def promise(search: PrivateSearch, settle: Settle) -> tuple[MetricRelease, Priva
     Raises ConfigError or PrivacyError where the search could not keep it.
     """
     base = settle(FIXED)
-    if base.privacy.mechanism == "no_privacy":
-        raise PrivacyError(
-            "Expected privacy.mechanism=no_privacy to be another: without noise there is no promise to keep; "
-            "use mmrank sweep."
-        )
+    training_history(base)
     if base.privacy.ledger != "throwaway":
         raise ConfigError(
             f"Expected privacy.ledger={base.privacy.ledger!r} to be throwaway in a search: a ledger holds events, not "
@@ -176,7 +174,15 @@ def promise(search: PrivateSearch, settle: Settle) -> tuple[MetricRelease, Priva
 
 
 def training_history(settings: Settings) -> History:
-    """What one training may cost one unit: a client that takes part in every round."""
+    """What one training may cost one unit: with dp_sgd, of a client that takes part in every round.
+
+    Raises PrivacyError for a mechanism whose whole training has another charge, or none.
+    """
+    if settings.privacy.mechanism != "dp_sgd":
+        raise PrivacyError(
+            f"Expected privacy.mechanism={settings.privacy.mechanism} to be dp_sgd in a private search; "
+            "use mmrank sweep where there is no promise to keep."
+        )
     rounds = settings.federation.rounds
     event = build_mechanism(settings.privacy, settings.training, rounds=rounds).event
     return (replace(event, steps=event.steps * rounds),)
@@ -195,7 +201,8 @@ def _begin(out: Path, search: PrivateSearch, base: Settings, resume: bool) -> No
             raise ConfigError(
                 f"{out} holds another search ({path}); resume it as it was begun, or choose another --out."
             )
-    write_json(path, about)
+    else:
+        write_json(path, about)
 
 
 def _planned(search: PrivateSearch, base: Settings, private: Path, study: optuna.Study | None) -> list[Trial]:

@@ -92,6 +92,7 @@ def test_only_the_winner_is_left(tiny, three, tmp_path, monkeypatch):
     assert "trials" not in found
     assert read_model(out / "model.safetensors")
     assert 0 <= found["score"]["low"] <= found["score"]["high"] <= 1
+    assert len({path.stat().st_mtime_ns for path in (*out.iterdir(), out)}) == 1  # the duration tells the number
     # once more, and it is only read
     assert private_search(SEARCH, settle=settle, out=out, resume=True) == found
     assert len(watched.seeds) == 3
