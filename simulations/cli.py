@@ -63,7 +63,7 @@ def prepare() -> None:
     logging.basicConfig(level=logging.WARNING, format="mmrank: %(message)s", stream=sys.stderr)
     for handler in logging.root.handlers:
         handler.setLevel(logging.WARNING)  # a library may lower its own logger's level
-    for name in ("flwr", "bm25s", "ray", "implicit"):
+    for name in ("flwr", "bm25s", "ray", "implicit", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
