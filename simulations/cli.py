@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmrank.errors import ConfigError, MmrankError
+from simulations import commands_tune
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +63,7 @@ def prepare() -> None:
     logging.basicConfig(level=logging.WARNING, format="mmrank: %(message)s", stream=sys.stderr)
     for handler in logging.root.handlers:
         handler.setLevel(logging.WARNING)  # a library may lower its own logger's level
-    for name in ("flwr", "bm25s", "ray", "implicit"):
+    for name in ("flwr", "bm25s", "ray", "implicit", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
@@ -276,6 +277,9 @@ def budget_plan(
         plan(sampling_rate=sampling_rate, steps=steps, delta=delta, noise_multiplier=noise_multiplier, target=epsilon),
         json,
     )
+
+
+app.command(epilog=commands_tune.EXAMPLE)(commands_tune.tune)
 
 
 def main() -> None:

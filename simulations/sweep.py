@@ -110,7 +110,7 @@ def sweep(
     else:
         _search(plan, out, base.seed, run, on_trial)
     ranked = _ranked(finished)
-    dump(settle(_overrides(ranked[0]["choices"])), out / "best.yaml")
+    dump(settle(overrides_of(ranked[0]["choices"])), out / "best.yaml")
     return {"trials": ranked, "best": ranked[0], "best_config": str(out / "best.yaml")}
 
 
@@ -119,7 +119,7 @@ def _trial(number: int, choices: Choices, *, settle: Settle, measure: Measure, f
     stored = folder / "trial.json"
     if stored.exists():
         return json.loads(stored.read_text(encoding="utf-8"))
-    settings = settle(_overrides(choices))
+    settings = settle(overrides_of(choices))
     trial = {"trial": number, "choices": dict(choices), "validation": dict(measure(settings, folder))}
     write_json(stored, trial)
     return trial
@@ -156,7 +156,7 @@ def _search(
     for number in range(len(done), plan["trials"]):
         study.sampler = optuna.samplers.TPESampler(seed=seed + number)  # a resumed search draws as an unbroken one
         asked = study.ask()
-        choices = {key: _drawn(asked, key, values) for key, values in plan["search"].items()}
+        choices = {key: suggested(asked, key, values) for key, values in plan["search"].items()}
         asked.set_user_attr("folder", number)
         result = run(number, choices)
         study.tell(asked, _score(result))
@@ -164,7 +164,8 @@ def _search(
             on_trial(result, plan["trials"])
 
 
-def _drawn(trial: Any, key: str, values: Range | Sequence[Any]) -> Any:
+def suggested(trial: Any, key: str, values: Range | Sequence[Any]) -> Any:
+    """What an optuna trial is given for that setting."""
     if not isinstance(values, Range):
         return trial.suggest_categorical(key, list(values))
     if values.whole:
@@ -223,7 +224,8 @@ def _write(out: Path, trials: Sequence[dict[str, Any]]) -> None:
             writer.writerow([trial["trial"], *values, *(trial["validation"].get(name) for name in measures)])
 
 
-def _overrides(choices: Choices) -> list[str]:
+def overrides_of(choices: Choices) -> list[str]:
+    """As --set takes them."""
     return [f"{key}={json.dumps(value)}" for key, value in choices.items()]
 
 
