@@ -18,7 +18,7 @@ from mmrank.privacy.run_counts import quantile
 from mmrank.privacy.tuning import PrivateSelection, View, best_index
 from mmrank.settings import Settings
 from server.checkpoint import read_model, write_model
-from simulations._facts import ADJACENCY, SAMPLER
+from simulations._facts import promise_of
 from simulations._federation import reported_row
 from simulations._folder import RunFolder, write_json
 from simulations.config import dump
@@ -76,8 +76,8 @@ def promised(selection: PrivateSelection, release: MetricRelease, base: Settings
         "view": selection.view,
         "delta": privacy.delta,
         "unit": privacy.unit,
-        "adjacency": ADJACENCY[privacy.mechanism],
-        "sampler": SAMPLER[privacy.mechanism],
+        "adjacency": promise_of(privacy).adjacency,
+        "sampler": promise_of(privacy).sampler,
         "noise": privacy.noise,
         "ledger": privacy.ledger,
         "score_noise_multiplier": release.noise_multiplier,

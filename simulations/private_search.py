@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmrank.errors import ConfigError, PrivacyError
+from mmrank.privacy.client_update import ClientUpdate
 from mmrank.privacy.mechanism import build_mechanism
 from mmrank.privacy.metrics_release import MetricRelease
 from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise
@@ -124,7 +125,7 @@ def private_search(
         if search.view == "released":
             check_budget(selection.epsilon(base.privacy.delta), base)
         trials = _planned(search, base, out / PRIVATE, study)
-        drawn = [training_history(_settled(trial, settle)) for trial in trials]
+        drawn = [training_history(_settled(trial, settle), search.view) for trial in trials]
         for history in drawn:
             selection.history(history)  # one that was not declared is refused here, before the first trial
         epsilon = selection.epsilon(base.privacy.delta, drawn)
@@ -145,7 +146,7 @@ def promise(search: PrivateSearch, settle: Settle) -> tuple[MetricRelease, Priva
     Raises ConfigError or PrivacyError where the search could not keep it.
     """
     base = settle(FIXED)
-    training_history(base)
+    training_history(base, search.view)
     if base.privacy.ledger != "throwaway":
         raise ConfigError(
             f"Expected privacy.ledger={base.privacy.ledger!r} to be throwaway in a search: a ledger holds events, not "
@@ -167,25 +168,35 @@ def promise(search: PrivateSearch, settle: Settle) -> tuple[MetricRelease, Priva
         unit=base.privacy.unit,
         noise_at="local" if local else "sum",
     )
-    histories = {training_history(settle([*FIXED, *overrides_of(choices)])) for choices in combinations(charged)}
+    histories = {
+        training_history(settle([*FIXED, *overrides_of(choices)]), search.view) for choices in combinations(charged)
+    }
     return release, PrivateSelection(
         runs=search.runs, training=tuple(sorted(histories)), score=release.event, view=search.view
     )
 
 
-def training_history(settings: Settings) -> History:
-    """What one training may cost one unit: with dp_sgd, of a client that takes part in every round.
+def training_history(settings: Settings, view: View) -> History:
+    """What one training may cost one unit: of a client that takes part in every round, or under central noise of
+    anybody who is registered.
 
-    Raises PrivacyError for a mechanism whose whole training has another charge, or none.
+    Raises PrivacyError for a mechanism that promises nothing against that view.
     """
-    if settings.privacy.mechanism != "dp_sgd":
+    mechanism = build_mechanism(settings.privacy, settings.training, settings.federation)
+    if settings.privacy.mechanism == "no_privacy":
         raise PrivacyError(
-            f"Expected privacy.mechanism={settings.privacy.mechanism} to be dp_sgd in a private search; "
+            f"Expected privacy.mechanism={settings.privacy.mechanism} to be one with a promise in a private search; "
             "use mmrank sweep where there is no promise to keep."
         )
-    rounds = settings.federation.rounds
-    event = build_mechanism(settings.privacy, settings.training, rounds=rounds).event
-    return (replace(event, steps=event.steps * rounds),)
+    event = mechanism.event
+    if settings.privacy.central and isinstance(mechanism, ClientUpdate):
+        if view == "server":
+            raise PrivacyError(
+                "privacy.noise_at=central promises nothing against the server, which sees each update; "
+                "search with --view released, or set privacy.noise_at: local."
+            )
+        event = mechanism.population_event
+    return (replace(event, steps=event.steps * settings.federation.rounds),)
 
 
 def _begin(out: Path, search: PrivateSearch, base: Settings, resume: bool) -> None:

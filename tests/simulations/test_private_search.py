@@ -109,7 +109,7 @@ def test_what_is_shown_besides_the_winner_is_the_same_for_every_number_of_runs(t
     assert shown[0]["epsilon"] == selection.epsilon(1e-4)
     assert selection.score == release.event
     fixed = shown[0]["fixed_runs_for_the_same"]
-    trial = [*training_history(settle_from(tiny)(module.FIXED)), release.event]
+    trial = [*training_history(settle_from(tiny)(module.FIXED), "released"), release.event]
     assert epsilon(trial * fixed, 1e-4) <= shown[0]["epsilon"] < epsilon(trial * (fixed + 1), 1e-4)
 
 
@@ -176,7 +176,7 @@ def test_the_server_pays_for_every_trial_and_is_shown_them(tiny, tmp_path):
     settle, out = settle_from(tiny), tmp_path / "search"
     found = private_search(search, settle=settle, out=out)
     release, selection = promise(search, settle)
-    history = training_history(settle(module.FIXED))
+    history = training_history(settle(module.FIXED), "released")
     assert found["epsilon"] == epsilon([*history, *history, release.event, release.event], 1e-4)
     assert len(found["trials"]) == 2
     assert found["choices"] in [trial["choices"] for trial in found["trials"]]
