@@ -85,16 +85,20 @@ def rounds_left(
     history, most = merged(spent), MAX_PLANNED_STEPS // event.steps
     if history and not declared:
         orders = {filter_order(first, budget, delta) for first in history}
-        return min(
-            _largest(
-                lambda rounds: filtered_epsilon((*history, repeated(event, rounds)), delta, order=order) <= budget, most
-            )
-            for order in orders
-        )
+        return min(_rounds_of_filter(history, event, budget, delta, order, most) for order in orders)
     return _largest(
         lambda rounds: epsilon_of((*history, repeated(event, rounds)), delta, accountant=claim.accountant) <= budget,
         most,
     )
+
+
+def _rounds_of_filter(
+    history: tuple[Event, ...], event: Event, budget: float, delta: float, order: float, most: int
+) -> int:
+    def fits(rounds: int) -> bool:
+        return filtered_epsilon((*history, repeated(event, rounds)), delta, order=order) <= budget
+
+    return _largest(fits, most)
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:
@@ -166,7 +170,9 @@ def in_both(first: Plan, second: Plan, viewer: Viewer, *, first_units: int = 1) 
     Raises PrivacyError for plans of unlike delta: one promise has one.
     """
     if first.delta != second.delta:
-        raise PrivacyError(f"Expected delta={first.delta} and delta={second.delta} to be one number; give both the same.")
+        raise PrivacyError(
+            f"Expected delta={first.delta} and delta={second.delta} to be one number; give both the same."
+        )
     claims = first.claim(viewer), second.claim(viewer)
     if any(claim.event is None for claim in claims):
         return Together(viewer=viewer, epsilon=math.inf, first_units=first_units, accountant="none")

@@ -1,4 +1,4 @@
-"""What a person pays who stands behind several units: many slates at a merchant, two merchants, a merchant and a device.
+"""What a person pays who stands behind several units: many slates, two merchants, a merchant and a device.
 
 An epsilon belongs to one unit. A person's own is composed anew from the events of everything that the person is
 part of; epsilons are never added up or multiplied.

@@ -23,7 +23,7 @@ UNITS: dict[str, tuple[Unit, ...]] = {"dp_sgd": ("slate", "user"), "client_updat
 PLACES: dict[str, tuple[NoiseAt, ...]] = {"dp_sgd": ("client",), "client_update": ("central", "distributed", "local")}
 ACCOUNTANTS = {"pld": "PLD (dp-accounting)", "rdp": "zCDP, by Renyi DP (dp-accounting)"}
 
-ZERO_OUT = "add/remove one (a client's update or zero)"
+ZERO_OUT = "zero-out one client (its update or none; with Poisson sampling, add/remove one)"
 BOTH = "the server, and everybody who sees the released models"
 
 
@@ -119,9 +119,7 @@ class Plan:
 
 def repeated(event: Event, rounds: int) -> Event:
     """The event of `rounds` rounds."""
-    return Event(
-        sampling_rate=event.sampling_rate, noise_multiplier=event.noise_multiplier, steps=event.steps * rounds
-    )
+    return Event(sampling_rate=event.sampling_rate, noise_multiplier=event.noise_multiplier, steps=event.steps * rounds)
 
 
 def claims_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mmrank.errors import PrivacyError
 from mmrank.privacy.plans import Plan
@@ -52,21 +53,21 @@ def edges(sizes: Sequence[float]) -> list[tuple[float, float]]:
     ordered = sorted(float(size) for size in sizes)
     if len(ordered) == 1:
         return [(ordered[0] / math.sqrt(10), ordered[0] * math.sqrt(10))]
-    inner = [math.sqrt(a * b) for a, b in zip(ordered, ordered[1:])]
+    inner = [math.sqrt(a * b) for a, b in pairwise(ordered)]
     outer = [ordered[0] ** 2 / inner[0], *inner, ordered[-1] ** 2 / inner[-1]]
-    return list(zip(outer, outer[1:]))
+    return list(pairwise(outer))
 
 
 def class_rates(sizes: Sequence[float], batch: float) -> list[float]:
-    """q = batch / class size of each class, smallest class first. Raises PrivacyError where a batch is above a class."""
+    """q = batch / class size, smallest class first. Raises PrivacyError where the batch is above a class."""
     check_sizes(sizes)
     if not (math.isfinite(batch) and batch > 0):
         raise PrivacyError(f"Expected batch={batch} to be finite and above 0; give the expected records of a step.")
     for size in sizes:
         if batch > size:
             raise PrivacyError(
-                f"Expected batch={batch:g} to be at most the smallest class, {min(sizes):g} records: a sampling rate is "
-                "at most 1; take a smaller batch, or leave that class out."
+                f"Expected batch={batch:g} to be at most the smallest class, {min(sizes):g} records: a sampling rate "
+                "is at most 1; take a smaller batch, or leave that class out."
             )
     return [batch / size for size in sorted(float(size) for size in sizes)]
 
