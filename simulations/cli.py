@@ -154,17 +154,27 @@ def sweep(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One run to make its report anew, or several to compare.")],
     out: Annotated[Path, typer.Option(help="Where the comparison goes.")] = Path("runs/comparison.html"),
+    statement: Annotated[
+        bool, typer.Option("--statement", help="Write what the run promises, to whom and what not, for a legal reader.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Make a run's report anew, or set several runs side by side in one table and plot."""
+    """Make a run's report anew, set several runs side by side in one table and plot, or state a run's privacy."""
     from simulations import report as reports
     from simulations._folder import write_text
     from simulations._tables import print_lines
     from simulations.report.compare import lines
 
-    if len(runs) == 1:
+    if statement and len(runs) > 1:
+        raise ConfigError(f"Expected one run with --statement, not {len(runs)}; state each by itself.")
+    if statement:
+        from simulations.report.statement import write_statement
+
+        written, text = write_statement(runs[0])
+        found: Any = {"statement": str(written), "text": str(text)}
+    elif len(runs) == 1:
         written = reports.write_report(runs[0])
-        found: Any = {"report": str(written)}
+        found = {"report": str(written)}
     else:
         results = {_label(run, runs): reports.read_result(run) for run in runs}
         write_text(out, reports.compare(results))

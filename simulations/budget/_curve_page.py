@@ -18,7 +18,7 @@ def page(found: Mapping[str, Any], draw: Callable[[Any, bool], None]) -> str:
         [
             _headline(found),
             '<p class="banner"><strong>Simulation only.</strong> Every figure here is exact and was not paid for. A '
-            "real federation has no such curve; to choose epsilon by one on real people's data is itself a release.</p>",
+            "real federation has no such curve; to choose epsilon by one on real people's data is a release.</p>",
             _page.section(
                 "Ranking quality against epsilon",
                 _page.paragraph(found["promise"], kind="soft"),

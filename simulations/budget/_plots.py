@@ -85,9 +85,9 @@ def draw_curve(points: Sequence[Mapping[str, Any]], levels: Mapping[str, float],
             axes.plot(xs, means, color=ink, linewidth=2.2, marker="o", markersize=6, markeredgecolor="white", zorder=3)
             axes.vlines(xs, [low for low, _ in bounds], [high for _, high in bounds], color=ink, linewidth=2.2)
         if recommended is not None:
-            axes.axvline(recommended, color=INK, linewidth=1.0, linestyle=":")
+            axes.axvline(recommended, color=INK, linewidth=1.0, linestyle=":", zorder=1)
             axes.annotate(
-                f"recommended: {recommended:g}" if math.isfinite(recommended) else "", (recommended, 1.0), (4, -12),
+                f"recommended: {recommended:g}" if math.isfinite(recommended) else "", (recommended, 0.0), (5, 5),
                 xycoords=("data", "axes fraction"), textcoords="offset points", color=SOFT, fontsize="small",
             )  # fmt: skip
         axes.set_xscale("log")
