@@ -18,9 +18,11 @@ from scipy.stats import binom
 from mmrank.errors import PrivacyError
 from mmrank.privacy.accountant import Accountant, Event, check_delta, epsilon
 
-COARSE_INTERVAL, FINE_INTERVAL = 0.1, 0.01
-"""Of the losses of many units at once, which are large: within 1% of a ten times finer grid, and above it."""
-FINE_BELOW_EPSILON = 100.0
+INTERVALS = ((0.1, 100.0), (0.01, 2.0), (0.001, 0.0))
+"""Grids of the losses, which are large for many units, and below which epsilon the next finer one is asked as well.
+
+Every grid gives an upper bound; the last one asked is about 1% above the truth.
+"""
 MAX_UNITS = 1000
 LARGEST_SHIFT = 40.0
 """Units over noise multiplier above which a distribution of losses no longer fits into memory."""
@@ -61,10 +63,11 @@ def person_epsilon(shares: Iterable[Share], delta: float, *, accountant: Account
     bound = _concentrated(shares, delta)
     if _too_large(shares):
         return bound
-    coarse = _pld_epsilon(shares, delta, COARSE_INTERVAL)
-    if coarse > FINE_BELOW_EPSILON:
-        return min(coarse, bound)
-    return min(coarse, bound, _pld_epsilon(shares, delta, FINE_INTERVAL))
+    for interval, finer_below in INTERVALS:
+        bound = min(bound, _pld_epsilon(shares, delta, interval))
+        if bound >= finer_below:
+            break
+    return bound
 
 
 def _concentrated(shares: tuple[Share, ...], delta: float) -> float:

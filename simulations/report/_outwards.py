@@ -11,7 +11,7 @@ def number(value: float) -> str:
     >>> number(3.9901), number(2.0), number(float("inf"))
     ('4', '2', 'infinite')
     """
-    return "infinite" if math.isinf(value) else f"{_up(value, 3):.3g}"
+    return "infinite" if math.isinf(value) else f"{up(value):.3g}"
 
 
 def factor(epsilon: float) -> str:
@@ -20,7 +20,7 @@ def factor(epsilon: float) -> str:
     >>> factor(0.0), factor(1.0), factor(12.0)
     ('1', '2.72', '163,000')
     """
-    value = _up(math.exp(min(epsilon, 700.0)), 3)
+    value = up(math.exp(min(epsilon, 700.0)))
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -45,8 +45,13 @@ def percent(share: float, *, up: bool) -> str:
     return f"{rounded:.{digits}f}".rstrip("0").rstrip(".") + "%"
 
 
-def _up(value: float, digits: int) -> float:
-    if value <= 0:
+def up(value: float, digits: int = 3) -> float:
+    """To so many significant digits, upwards.
+
+    >>> up(3.9901), up(0.0)
+    (4.0, 0.0)
+    """
+    if value <= 0 or math.isinf(value):
         return value
     scale = 10.0 ** (digits - 1 - math.floor(math.log10(value)))
     return math.ceil(value * scale - 1e-9) / scale

@@ -39,7 +39,11 @@ PRIORS = (0.01, 0.1, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """What result.json says of privacy, read once. `epsilon` is against those who see the released models."""
+    """What result.json says of privacy, read once.
+
+    epsilon: against those who see the released models, as the page prints it (three digits, rounded up), so that every
+    figure on the page follows from that one.
+    """
 
     facts: Mapping[str, Any]
     epsilon: float
@@ -56,8 +60,8 @@ class Promise:
         facts = result["privacy"]
         return cls(
             facts=facts,
-            epsilon=float(facts["epsilon_max"]),
-            epsilon_server=float(facts["epsilon_server_view"]),
+            epsilon=outwards.up(float(facts["epsilon_max"])),
+            epsilon_server=outwards.up(float(facts["epsilon_server_view"])),
             delta=float(facts["delta"]),
             unit=str(facts["unit"]),
             mechanism=str(facts["mechanism"]),
