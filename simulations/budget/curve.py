@@ -174,7 +174,16 @@ def _promise(privacy: Mapping[str, Any]) -> str:
     return (
         f"Each epsilon is for one {privacy['unit']} at delta {privacy['delta']:g}: {privacy['adjacency']} adjacency, "
         f"{privacy['sampler']} sampling, mechanism {privacy['mechanism']}, accountant {privacy['accountant']}"
-        + (", noise from a seed as in every curve that repeats." if privacy["noise"] == "seeded" else ".")
+        + (", noise from a seed so that the curve repeats." if privacy["noise"] == "seeded" else ".")
+        + _cohort(privacy.get("noise_cohort_size"))
+    )
+
+
+def _cohort(size: int | None) -> str:
+    if size is None:
+        return ""
+    return (
+        f" The noise is that of cohorts of {size:,} clients, scaled to those simulated: the claim holds at that size."
     )
 
 

@@ -78,6 +78,12 @@ class Promise:
         return self.facts["ledger"] == "throwaway"
 
     @property
+    def noise_cohort_size(self) -> int | None:
+        """The real cohort that a small simulated one stands for; None where the cohort is its own."""
+        size = self.facts.get("noise_cohort_size")
+        return None if size is None else int(size)
+
+    @property
     def seeded(self) -> bool:
         return self.facts["noise"] == "seeded"
 

@@ -69,7 +69,7 @@ def statement_of(result: Mapping[str, Any]) -> Statement:
 def loud(promise: Promise) -> list[str]:
     """What nobody may overlook: that it was a simulation, or that there is no promise at all."""
     lines = []
-    if promise.throwaway or promise.seeded:
+    if promise.throwaway or promise.seeded or promise.noise_cohort_size is not None:
         lines.append("THIS IS A SIMULATION: NO SUCH PROMISE WAS MADE TO ANYBODY.")
     if promise.throwaway:
         lines.append(
@@ -80,6 +80,11 @@ def loud(promise: Promise) -> list[str]:
         lines.append(
             "Its noise came from a known seed and can be subtracted by whoever knows it: the figures are those that "
             "the same plan would have with secret noise."
+        )
+    if promise.noise_cohort_size is not None and promise.private:
+        lines.append(
+            f"Its noise is that of rounds with {promise.noise_cohort_size:,} clients, scaled to the few that were "
+            "simulated: the figures are those of such a federation, not of this one."
         )
     if not promise.private:
         lines.append("THIS RUN HAD NO DIFFERENTIAL PRIVACY: IT PROMISES NOTHING.")

@@ -195,7 +195,17 @@ def test_tiny_and_huge_plans_have_an_answer():
 def test_a_plan_is_drawn(tmp_path):
     beside = "mechanism=client_update,noise_multiplier=1,sampling_rate=0.05,rounds=5"
     found = asked(
-        *SLATES, "--noise-multiplier", 1, "--steps", 5, "--beside", beside, "--plot", tmp_path / "a" / "p.png"
+        *SLATES,
+        "--unit",
+        "user",
+        "--noise-multiplier",
+        1,
+        "--steps",
+        5,
+        "--beside",
+        beside,
+        "--plot",
+        tmp_path / "a" / "p.png",
     )
     assert found["beside"]["rounds"] == 5
     assert (tmp_path / "a" / "p.png").read_bytes().startswith(b"\x89PNG")

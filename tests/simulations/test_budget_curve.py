@@ -24,7 +24,8 @@ QUICK = ("federation.rounds=1", "evaluation.bootstrap=200", "evaluation.clients=
 def point(epsilon: float, share: float, *, give: float = 0.01) -> dict:
     measure = {"mean": share, "ci95": [share - give, share + give]}
     return {
-        "epsilon": epsilon, "epsilon_spent": epsilon, "noise_multiplier": 1.0, "ndcg@10": measure, "gain_ratio": measure,
+        "epsilon": epsilon, "epsilon_spent": epsilon, "noise_multiplier": 1.0, "ndcg@10": measure,
+        "gain_ratio": measure,
         "share_of_non_private": measure, "retained_over_unpersonalised": None,
     }  # fmt: skip
 
@@ -103,7 +104,8 @@ def test_a_curve_needs_a_mechanism_and_spends_no_ledger_that_lasts(tiny, tmp_pat
 def test_the_page_needs_nothing_else_and_shows_every_point():
     points = [point(1, 0.5), point(4, 0.95), point(math.inf, 1.0, give=0)]
     found = {
-        "name": "<b>shop</b>", "seeds": 3, "promise": "Each epsilon is for one slate.", "points": points, "notes": ["A note."],
+        "name": "<b>shop</b>", "seeds": 3, "promise": "Each epsilon is for one slate.", "points": points,
+        "notes": ["A note."],
         "dataset": {"name": "marketplace", "clients": 8}, "levels": {"content": 0.4}, "recommended": recommend(points),
     }  # fmt: skip
     html = page(found, draw_curve(points, found["levels"], 4.0))

@@ -106,6 +106,12 @@ def test_a_person_s_own_figures_are_told_where_the_run_has_them(finished):
     assert "At most 4 records of one person" in told(finished.result, unit="user", slates_per_user=4)
 
 
+def test_noise_scaled_from_a_larger_cohort_is_no_promise_of_this_run(finished):
+    words = told(finished.result, ledger="kept", noise="secure", noise_cohort_size=1000)
+    assert SIMULATION in words
+    assert "noise is that of rounds with 1,000 clients" in words
+
+
 def test_a_run_s_name_is_text_and_not_markup(finished):
     named = {**finished.result, "run": "<b>bold</b> *name*\n# heading"}
     page = checked(as_html(statement_of(named)))
