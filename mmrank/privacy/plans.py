@@ -6,7 +6,7 @@ models alone and another against the server, which drew the cohort; each is a `C
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mmrank.errors import PrivacyError
@@ -119,7 +119,7 @@ class Plan:
 
 def repeated(event: Event, rounds: int) -> Event:
     """The event of `rounds` rounds."""
-    return Event(sampling_rate=event.sampling_rate, noise_multiplier=event.noise_multiplier, steps=event.steps * rounds)
+    return replace(event, steps=event.steps * rounds)
 
 
 def claims_of(
