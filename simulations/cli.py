@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import click
 import typer
@@ -15,9 +14,12 @@ from typer.core import TyperGroup
 
 from mmrank.errors import ConfigError, MmrankError
 from simulations import commands_tune
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from simulations._terminal import Config, Json, Overrides, Resume
+from simulations._terminal import cell as _cell
+from simulations._terminal import print_json as _print_json
+from simulations._terminal import progress_console as _console
+from simulations._terminal import show as _show
+from simulations.commands_budget import budget_app
 
 EXIT_ERROR = 2
 
@@ -42,16 +44,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
-budget_app = typer.Typer(help="Plan a privacy budget.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(budget_app, name="budget")
 
-Config = Annotated[Path, typer.Argument(help="A YAML file, such as simulations/configs/quickstart.yaml.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Lay a.b=value over the file; may be given many times.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout, and no progress.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder; begin where it is empty.")]
 Run = Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.")]
 
 
@@ -160,17 +155,27 @@ def sweep(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One run to make its report anew, or several to compare.")],
     out: Annotated[Path, typer.Option(help="Where the comparison goes.")] = Path("runs/comparison.html"),
+    statement: Annotated[
+        bool, typer.Option("--statement", help="Write what the run promises, to whom and what not, for a legal reader.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Make a run's report anew, or set several runs side by side in one table and plot."""
+    """Make a run's report anew, set several runs side by side in one table and plot, or state a run's privacy."""
     from simulations import report as reports
     from simulations._folder import write_text
     from simulations._tables import print_lines
     from simulations.report.compare import lines
 
-    if len(runs) == 1:
+    if statement and len(runs) > 1:
+        raise ConfigError(f"Expected one run with --statement, not {len(runs)}; state each by itself.")
+    if statement:
+        from simulations.report.statement import write_statement
+
+        written, text = write_statement(runs[0])
+        found: Any = {"statement": str(written), "text": str(text)}
+    elif len(runs) == 1:
         written = reports.write_report(runs[0])
-        found: Any = {"report": str(written)}
+        found = {"report": str(written)}
     else:
         results = {_label(run, runs): reports.read_result(run) for run in runs}
         write_text(out, reports.compare(results))
@@ -259,66 +264,12 @@ def ledger(
     print_lines([{key: _cell(value) for key, value in line.items()} for line in found])
 
 
-@budget_app.command(
-    "plan", epilog="Example: mmrank budget plan --epsilon 2 --sampling-rate 0.05 --steps 200 --delta 1e-6"
-)
-def budget_plan(
-    sampling_rate: Annotated[float, typer.Option(help="Poisson rate q of a step, in (0, 1].")],
-    steps: Annotated[int, typer.Option(help="Steps in all: rounds times local steps.")],
-    delta: Annotated[float, typer.Option(help="In (0, 1), far below one over the number of records.")],
-    noise_multiplier: Annotated[float | None, typer.Option(help="Sigma; gives epsilon.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="The promise; gives the noise multiplier.")] = None,
-    json: Json = False,
-) -> None:
-    """Epsilon of a plan, or the noise that keeps a promise: add/remove adjacency, Poisson sampling, PLD accounting."""
-    from simulations._plan import plan
-
-    _show(
-        plan(sampling_rate=sampling_rate, steps=steps, delta=delta, noise_multiplier=noise_multiplier, target=epsilon),
-        json,
-    )
-
-
 app.command(epilog=commands_tune.EXAMPLE)(commands_tune.tune)
 
 
 def main() -> None:
     """The command's entry point."""
     app()
-
-
-def _console(json: bool) -> Console | None:
-    """Progress goes to stderr, and nowhere with --json."""
-    if json:
-        return None
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _show(found: dict[str, Any], json: bool) -> None:
-    if json:
-        _print_json(found)
-        return
-    width = max(map(len, found))
-    for name, value in found.items():
-        typer.echo(f"{name:<{width}}  {_cell(value)}")
-
-
-def _print_json(value: Any) -> None:
-    from simulations._folder import to_json
-
-    typer.echo(to_json(value))
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return "∞" if value == math.inf else f"{value:.4g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_cell(inner)}" for key, inner in value.items())
-    return str(value)
 
 
 def _label(run: Path, runs: list[Path]) -> str:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mmrank.errors import PrivacyError
-from mmrank.privacy.accountant import Event, epsilon
+from mmrank.privacy.accountant import Accountant, Event, epsilon
 
 TIGHTNESS = 0.005
 """A calibrated plan costs between (1 - TIGHTNESS) and 1 times its target."""
@@ -20,7 +20,13 @@ NOISE_BOUNDS = (0.05, 1e5)
 
 
 def calibrate(
-    *, sampling_rate: float, steps: int, epsilon: float, delta: float, cache_dir: Path | str | None = None
+    *,
+    sampling_rate: float,
+    steps: int,
+    epsilon: float,
+    delta: float,
+    accountant: Accountant = "pld",
+    cache_dir: Path | str | None = None,
 ) -> float:
     """The noise multiplier with which `steps` steps cost at most `epsilon`, and at least 0.995 of it.
 
@@ -28,7 +34,7 @@ def calibrate(
     never privacy: the ledger recomputes epsilon from the noise that is used.
     Raises PrivacyError where no noise multiplier in [0.05, 1e5] reaches the target.
     """
-    plan = (float(sampling_rate), int(steps), float(epsilon), float(delta))
+    plan = (float(sampling_rate), int(steps), float(epsilon), float(delta), accountant)
     path = _cache_path(plan, cache_dir)
     known = _read(path)
     if known is not None:
@@ -40,12 +46,13 @@ def calibrate(
 
 
 @lru_cache(maxsize=256)
-def _calibrate(sampling_rate: float, steps: int, target: float, delta: float) -> float:
+def _calibrate(sampling_rate: float, steps: int, target: float, delta: float, accountant: Accountant) -> float:
     if not (math.isfinite(target) and target > 0):
         raise PrivacyError(f"Expected epsilon={target} to be finite and above 0; set privacy.epsilon.")
 
     def cost(noise_multiplier: float) -> float:
-        return epsilon([Event(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier, steps=steps)], delta)
+        event = Event(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier, steps=steps)
+        return epsilon([event], delta, accountant=accountant)
 
     low, high = _bracket(cost, _guess(sampling_rate, steps, target, delta), target)
     low_cost, high_cost = cost(low), cost(high)
@@ -96,7 +103,7 @@ def _guess(sampling_rate: float, steps: int, target: float, delta: float) -> flo
     return 1 / math.sqrt(math.log1p((mu / sampling_rate) ** 2 / steps))
 
 
-def _cache_path(plan: tuple[float, int, float, float], cache_dir: Path | str | None) -> Path | None:
+def _cache_path(plan: tuple[float, int, float, float, Accountant], cache_dir: Path | str | None) -> Path | None:
     if cache_dir is None:
         return None
     key = json.dumps([*plan, version("dp-accounting"), TIGHTNESS])

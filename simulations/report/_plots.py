@@ -52,12 +52,16 @@ def colour(row: str) -> str:
     return COLOURS.get(row, "#98a2b3")
 
 
+def style(font_size: float, *, salt: str = "") -> Any:
+    """The look of every plot as matplotlib settings."""
+    return {**_STYLE, "font.size": font_size, "svg.hashsalt": salt}
+
+
 def drawn(name: str, draw: Callable[[Axes, bool], None], *, height: float) -> str:
     """`draw` on a wide and on a narrow figure, `height` inches each; the page's style shows one of them."""
     figures = []
     for size, (width, font) in SIZES.items():
-        style: Any = {**_STYLE, "font.size": font, "svg.hashsalt": f"{name}-{size}"}
-        with matplotlib.rc_context(style):
+        with matplotlib.rc_context(style(font, salt=f"{name}-{size}")):
             figure = Figure(figsize=(width, height), layout="constrained")
             draw(figure.subplots(), size == "narrow")
             buffer = io.StringIO()

@@ -50,3 +50,11 @@ def test_an_unreachable_promise_is_refused():
 def test_a_promise_of_nothing_is_refused():
     with pytest.raises(PrivacyError, match="privacy.epsilon"):
         calibrate(sampling_rate=0.1, steps=10, epsilon=float("inf"), delta=1e-6)
+
+
+def test_noise_for_concentrated_composition_is_calibrated_by_that_composition():
+    plan = {"sampling_rate": 1.0, "steps": 40, "epsilon": 3.0, "delta": 1e-6}
+    noise = calibrate(**plan, accountant="rdp")
+    event = Event(sampling_rate=1.0, noise_multiplier=noise, steps=40)
+    assert 0.99 * 3 <= epsilon([event], 1e-6, accountant="rdp") <= 3.0
+    assert noise > calibrate(**plan)
