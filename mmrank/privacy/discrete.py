@@ -22,7 +22,8 @@ MAX_VARIANCE = 2.0**60
 """So that a draw of 40 standard deviations is below 2^36, and all integers here are exact in float64."""
 _GRID_BITS = 53
 _ERROR = 2.0**-46
-"""Above the error of exp(-g) as computed here: g is wrong by at most 8 (1 + g) ulp, and x e^-x <= 1/e."""
+"""Above the error of exp(-g) in float64: g, off by at most 8 parts in 2^53, moves it by g exp(-g) 2^-50 <= 2^-51, and
+numpy's exp adds a few units in the last place."""
 
 
 def discrete_gaussian(noise: Noise, variance: float, n: int) -> np.ndarray:
@@ -33,7 +34,9 @@ def discrete_gaussian(noise: Noise, variance: float, n: int) -> np.ndarray:
     Raises PrivacyError for a variance that is not in (0, 2^60].
     """
     if not (math.isfinite(variance) and 0 < variance <= MAX_VARIANCE):
-        raise PrivacyError(f"Expected variance={variance} of a discrete Gaussian in (0, 2^60]; choose a larger granularity.")
+        raise PrivacyError(
+            f"Expected variance={variance} of a discrete Gaussian in (0, 2^60]; choose a larger granularity."
+        )
     scale_bits = max(0, round(math.log2(variance) / 2))
     kept: list[np.ndarray] = []
     missing = n
@@ -45,11 +48,11 @@ def discrete_gaussian(noise: Noise, variance: float, n: int) -> np.ndarray:
 
 
 def _candidates(noise: Noise, variance: float, scale_bits: int, n: int) -> np.ndarray:
-    """Discrete Laplace draws of scale t = 2^scale_bits, each kept with probability exp(-(|y| - variance/t)^2 / (2 variance))."""
+    """Discrete Laplace draws of scale t = 2^scale_bits, kept with probability exp(-(|y| - v/t)^2 / (2 v))."""
     draws = discrete_laplace(noise, scale_bits, n)
     exact_variance = Fraction(variance)
     shift = exact_variance / 2**scale_bits
-    # dividing by a power of two is exact; the difference and the square are rounded
+    # both sides of the difference are exact in float64 (a power of two divides): four roundings in all
     distance = np.abs(draws).astype(np.float64) - variance / 2**scale_bits
     exponents = distance * distance / (2 * variance)
 
@@ -78,7 +81,7 @@ def discrete_laplace(noise: Noise, scale_bits: int, n: int) -> np.ndarray:
 def bernoulli_exp(noise: Noise, exponents: np.ndarray, exact: Callable[[int], Fraction]) -> np.ndarray:
     """bool [n]: True with probability exp(-g) exactly, g the rational `exact(row)` that `exponents[row]` approximates.
 
-    exponents: float64 [n], at least 0, each within 8 (1 + g) units of its last place.
+    exponents: float64 [n], at least 0, each within 8 parts in 2^53 of its g.
     """
     uniforms = noise.uniform(len(exponents))
     chances = np.exp(-exponents)
@@ -90,7 +93,7 @@ def bernoulli_exp(noise: Noise, exponents: np.ndarray, exact: Callable[[int], Fr
 
 
 def _decided(noise: Noise, uniform: float, exponent: Fraction) -> bool:
-    """Whether a uniform real that begins with the 53 bits of `uniform` is below exp(-exponent): more of both, till clear."""
+    """Whether a uniform real that begins with the bits of `uniform` is below exp(-exponent): more of both, till clear."""
     word, bits = int(uniform * 2**_GRID_BITS), _GRID_BITS
     while True:
         digits = bits // 3 + 20 + len(str(int(exponent)))

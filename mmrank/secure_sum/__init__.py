@@ -1,4 +1,4 @@
-"""Secure sums: a server learns the sum of its clients' integer vectors and, below a threshold of colluders, nothing else.
+"""Secure sums: a server learns the sum of its clients' integer vectors, and nothing else of any of them.
 
 Pairwise masks that cancel, a second mask a client, and Shamir shares of both, so that clients may drop out
 (Bonawitz et al. 2017, "Practical Secure Aggregation for Privacy-Preserving Machine Learning"). Pure: `client` and

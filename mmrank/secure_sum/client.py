@@ -34,9 +34,13 @@ class SumClient:
 
     def __init__(self, round_: SumRound, *, client: str, identity: Identity, roster: Roster) -> None:
         if client not in round_.cohort:
-            raise SecureSumError(f"{client} is not in the cohort of round {round_.round_number}: it takes no part in it.")
+            raise SecureSumError(
+                f"{client} is not in the cohort of round {round_.round_number}: it takes no part in it."
+            )
         if roster.identities.get(client) != identity.public:
-            raise SecureSumError(f"The roster does not list this identity for {client}; ask the operator for a new roster.")
+            raise SecureSumError(
+                f"The roster does not list this identity for {client}; ask the operator for a new roster."
+            )
         self.round, self.client = round_, client
         self._identity, self._roster = identity, roster
         self._state = ClientState()
@@ -136,8 +140,8 @@ class SumClient:
     def _expect(self, stage: str) -> None:
         if self._state.stage != stage:
             raise SecureSumError(
-                f"{self.client} is {self._state.stage} in round {self.round.round_number}, and this step follows {stage}: "
-                "each step is answered once; send the kept answer again."
+                f"{self.client} is {self._state.stage} in round {self.round.round_number}, and this step follows "
+                f"{stage}: each step is answered once; send the kept answer again."
             )
 
     def _sharers(self) -> tuple[str, ...]:
@@ -147,7 +151,9 @@ class SumClient:
         """`names` are sorted, distinct, known, enough, and this client is one of them."""
         strangers = sorted(set(names) - set(among))
         if strangers:
-            raise SecureSumError(f"Expected {what} of {sorted(among)} alone; {strangers} fell out before, or were never in.")
+            raise SecureSumError(
+                f"Expected {what} of {sorted(among)} alone; {strangers} fell out before, or were never in."
+            )
         if len(set(names)) != len(names):
             raise SecureSumError(f"Expected each client once in the list of {what}.")
         if self.client not in names:
@@ -175,8 +181,8 @@ class SumClient:
         whole = np.issubdtype(values.dtype, np.integer) and values.shape == (self.round.length,)
         if not whole or not 0 <= int(values.min()) <= int(values.max()) <= self.round.largest:
             raise SecureSumError(
-                f"Expected integers of shape {(self.round.length,)} in [0, 2^{self.round.bits}), not {values.dtype} of shape "
-                f"{values.shape}; take them modulo 2^{self.round.bits} first."
+                f"Expected integers of shape {(self.round.length,)} in [0, 2^{self.round.bits}), not {values.dtype} of "
+                f"shape {values.shape}; take them modulo 2^{self.round.bits} first."
             )
         return values
 

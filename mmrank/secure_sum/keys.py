@@ -32,7 +32,9 @@ class Identity:
 
     def __init__(self, secret: bytes | None = None) -> None:
         if secret is not None and len(secret) != KEY_BYTES:
-            raise SecureSumError(f"Expected an identity of {KEY_BYTES} bytes, not {len(secret)}; make one by Identity().")
+            raise SecureSumError(
+                f"Expected an identity of {KEY_BYTES} bytes, not {len(secret)}; make one by Identity()."
+            )
         self._key = Ed25519PrivateKey.generate() if secret is None else Ed25519PrivateKey.from_private_bytes(secret)
 
     @property
@@ -49,12 +51,14 @@ class Identity:
         return self._key.sign(statement)
 
     def __reduce__(self) -> NoReturn:
-        raise SecureSumError("An Identity is not pickled or copied; keep its secret_bytes where nobody else reads them.")
+        raise SecureSumError(
+            "An Identity is not pickled or copied; keep its secret_bytes where nobody else reads them."
+        )
 
 
 @dataclass(frozen=True)
 class Roster:
-    """Client -> its identity's 32 public bytes. Raises ConfigError for a key of another length, or one that two hold."""
+    """Client -> its identity's 32 public bytes. Raises ConfigError for another length, or one that two hold."""
 
     identities: Mapping[str, bytes]
 
@@ -69,7 +73,7 @@ class Roster:
 
     @classmethod
     def read(cls, path: Path) -> Roster:
-        """From a JSON object of names and hexadecimal keys, as `write` makes it. Raises ConfigError for another file."""
+        """From a JSON object of names and hexadecimal keys, as `write` makes it. Raises ConfigError."""
         try:
             named = json.loads(path.read_text(), object_pairs_hook=_without_repeats)
             return cls({name: bytes.fromhex(public) for name, public in named.items()})
@@ -139,4 +143,6 @@ def unseal(key: bytes, sealed: bytes, statement: bytes) -> bytes:
     try:
         return ChaCha20Poly1305(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], statement)
     except (InvalidTag, ValueError) as error:
-        raise SecureSumError("A sealed share does not open: it is of another round or sender, or was changed.") from error
+        raise SecureSumError(
+            "A sealed share does not open: it is of another round or sender, or was changed."
+        ) from error

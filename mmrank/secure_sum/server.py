@@ -1,7 +1,7 @@
 """The server of a secure sum: it collects, routes what it can't read, and ends with the sum alone.
 
-Five times: `receive_...` what each client sends, then `close_...` for what goes back. What `receive_...` raises is about
-that one message: drop it and go on. What `close_...` and `total` raise ends the round. Nothing here needs to survive a
+Five times: `receive_...` what each client sends, then `close_...` for what goes back. What `receive_...` raises is
+about that one message: drop it and go on. What `close_...` and `total` raise ends the round. Nothing here needs to survive a
 crash: a server that lost its state throws the round away, and must not ask for it again.
 """
 
@@ -70,7 +70,9 @@ class SumServer:
         """By recipient, what the others sealed for it; for each client that sent shares."""
         self._close("shares", self._shares)
         return {
-            recipient: {sender: self._shares[sender].sealed[recipient] for sender in self._shares if sender != recipient}
+            recipient: {
+                sender: self._shares[sender].sealed[recipient] for sender in self._shares if sender != recipient
+            }
             for recipient in self._shares
         }
 
@@ -108,7 +110,9 @@ class SumServer:
         """Step 5, from those who confirmed."""
         self._expect("reveals", client, among=self._confirmations, so_far=self._reveals)
         if set(reveal.seeds) != set(self._survivors) or set(reveal.keys) != set(self._fallen()):
-            raise SecureSumError(f"Expected from {client} seeds' shares of the survivors and keys' shares of the others.")
+            raise SecureSumError(
+                f"Expected from {client} seeds' shares of the survivors and keys' shares of the others."
+            )
         for share in (*reveal.seeds.values(), *reveal.keys.values()):
             element(share)
         self._reveals[client] = reveal
@@ -126,7 +130,9 @@ class SumServer:
         for client in self._sorted_survivors():
             seed = join([self._reveals[name].seeds[client] for name in helpers], weights)
             if commitment(self.round, client, seed) != self._shares[client].commitment:
-                raise SecureSumError(f"The shares of {client}'s seed don't open it: one was damaged; the round is lost.")
+                raise SecureSumError(
+                    f"The shares of {client}'s seed don't open it: one was damaged; the round is lost."
+                )
             total = total - masks.self_mask(seed, self.round, client)
         for client in self._fallen():
             key = join([self._reveals[name].keys[client] for name in helpers], weights)
@@ -137,7 +143,9 @@ class SumServer:
     def _left_by(self, client: str, key: bytes) -> Iterable[np.ndarray]:
         """What a client that fell out would have added: its masks towards each survivor."""
         if agreement_public(key) != Advert.from_bytes(self._adverts[client]).mask:
-            raise SecureSumError(f"The shares of {client}'s mask key don't open it: one was damaged; the round is lost.")
+            raise SecureSumError(
+                f"The shares of {client}'s mask key don't open it: one was damaged; the round is lost."
+            )
         for peer in self._survivors:
             yield masks.pair_mask(key, Advert.from_bytes(self._adverts[peer]).mask, self.round, client, peer)
 

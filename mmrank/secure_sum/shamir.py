@@ -66,7 +66,9 @@ def element(share: bytes) -> int:
     """The field element of a share. Raises SecureSumError for what is none."""
     value = int.from_bytes(share, "big")
     if len(share) != SHARE_BYTES or value >= PRIME:
-        raise SecureSumError(f"Expected a share of {SHARE_BYTES} bytes below the field's prime, got {len(share)} bytes.")
+        raise SecureSumError(
+            f"Expected a share of {SHARE_BYTES} bytes below the field's prime, got {len(share)} bytes."
+        )
     return value
 
 

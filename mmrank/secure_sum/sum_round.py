@@ -87,9 +87,11 @@ class SumRound:
 
 
 def check_threshold(*, cohort: int, threshold: int, colluders: int) -> None:
-    """Raise SecureSumError unless 1 <= threshold - colluders, threshold <= cohort and 2 threshold > cohort + colluders."""
+    """Raise SecureSumError unless colluders < threshold <= cohort and 2 threshold > cohort + colluders."""
     if not 2 <= cohort <= MAX_COHORT:
-        raise SecureSumError(f"Expected a cohort of 2 to {MAX_COHORT} clients, not {cohort}: a sum of one hides nothing.")
+        raise SecureSumError(
+            f"Expected a cohort of 2 to {MAX_COHORT} clients, not {cohort}: a sum of one hides nothing."
+        )
     if colluders < 0:
         raise SecureSumError(f"Expected colluders={colluders} to be at least 0.")
     if not max(2, colluders + 1) <= threshold <= cohort:
@@ -99,6 +101,6 @@ def check_threshold(*, cohort: int, threshold: int, colluders: int) -> None:
         )
     if 2 * threshold <= cohort + colluders:
         raise SecureSumError(
-            f"Expected threshold={threshold} above (cohort={cohort} + colluders={colluders}) / 2: below it a server that "
-            f"lies about the survivors learns more than the sum; set at least {(cohort + colluders) // 2 + 1}."
+            f"Expected threshold={threshold} above (cohort={cohort} + colluders={colluders}) / 2: below it a server "
+            f"that lies about the survivors learns more than the sum; set at least {(cohort + colluders) // 2 + 1}."
         )

@@ -1,0 +1,283 @@
+"""Noise in shares: each device adds a little discrete Gaussian noise, and the server sees nothing but a masked sum.
+
+The distributed discrete Gaussian mechanism (Kairouz, Liu, Steinke 2021). One frozen object of public facts encodes a
+device's update, decodes the sum, and says what the sum costs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mmrank.errors import PrivacyError, SecureSumError
+from mmrank.privacy import encoding
+from mmrank.privacy.discrete import MAX_VARIANCE, discrete_gaussian
+from mmrank.privacy.noise import Noise
+from mmrank.secure_sum.sum_round import SumRound, check_threshold
+
+LARGEST_WRAP_PROBABILITY = 2.0**-20
+MAX_SCALED_NORM = 2.0**29
+_SLACK = 1e-9
+"""By which sums and roots in float64 are taken to be wrong, at most; it is counted against privacy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistributedNoise:
+    """The public facts of one distributed mechanism, refused where they can't hold together.
+
+    noise_multiplier z: standard deviation of the noise that is counted over max_grad_norm C, the clip norm of a whole
+    update. granularity: what one unit of the integers stands for. dimension: numbers in an update.
+    threshold t: the smallest cohort that is accepted. colluders c: clients that may tell the server their share of the
+    noise. cohort: the largest. bits: sums are taken modulo 2^bits. rotated: whether vectors are flattened before they
+    are rounded. beta: in (0, 1), the largest chance that one rounding is drawn again.
+
+    Guarantee: the sum over any set of survivors that holds t - c honest clients, and whatever is computed of it, is
+    rho-zCDP with rho = 1 / (2 effective_noise_multiplier^2) against everybody who sees it, the server and c clients
+    included, for an update replaced by zeros (zero-out: who takes part is public); computationally, as far as the
+    masked sum hides what is not the sum. It is never amplified by the sampling of clients, whom the server drew.
+    Raises PrivacyError out of its bounds.
+    """
+
+    noise_multiplier: float
+    max_grad_norm: float
+    granularity: float
+    dimension: int
+    threshold: int
+    colluders: int
+    cohort: int
+    bits: int
+    rotated: bool = True
+    beta: float = math.exp(-0.5)
+
+    def __post_init__(self) -> None:
+        for name in ("noise_multiplier", "max_grad_norm", "granularity"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise PrivacyError(f"Expected {name}={value} to be finite and above 0; set privacy.{name}.")
+        if self.dimension < 1:
+            raise PrivacyError(f"Expected dimension={self.dimension} to be at least 1: an update of no numbers.")
+        if not 0 < self.beta < 1:
+            raise PrivacyError(f"Expected beta={self.beta} in (0, 1); exp(-1/2) is usual.")
+        if not 8 <= self.bits <= 32:
+            raise PrivacyError(f"Expected bits={self.bits} in [8, 32]; 16 and 32 fill whole words.")
+        try:
+            check_threshold(cohort=self.cohort, threshold=self.threshold, colluders=self.colluders)
+        except SecureSumError as error:
+            raise PrivacyError(str(error)) from error
+        if self.scaled_norm > MAX_SCALED_NORM:
+            raise PrivacyError(
+                f"Expected granularity={self.granularity} to be at least max_grad_norm / 2^29; raise it."
+            )
+        if not 0.5 <= self.share_variance <= MAX_VARIANCE:
+            raise PrivacyError(
+                f"Expected each share of the noise to have a variance in [1/2, 2^60], not {self.share_variance:.3g} "
+                f"squared units of granularity={self.granularity}: the bound on their sum holds there; lower the granularity."
+            )
+        if self.wrap_probability > LARGEST_WRAP_PROBABILITY:
+            raise PrivacyError(
+                f"Expected a sum to wrap around with probability at most 2^-20 a round, not {self.wrap_probability:.3g}"
+                f": bits={self.bits} are too few for granularity={self.granularity}; raise one of them."
+            )
+
+    @property
+    def scaled_norm(self) -> float:
+        """C over the granularity."""
+        return self.max_grad_norm / self.granularity
+
+    @property
+    def length(self) -> int:
+        """Integers in an encoded update."""
+        return encoding.padded(self.dimension) if self.rotated else self.dimension
+
+    @cached_property
+    def norm_bound_squared(self) -> int:
+        """The largest squared norm of a rounded update, in squared units: its sensitivity under zero-out."""
+        return encoding.norm_bound_squared(scaled_norm=self.scaled_norm, dimension=self.length, beta=self.beta)
+
+    @property
+    def share_variance(self) -> float:
+        """z^2 C^2 / (t - c) of each device's noise, in squared units."""
+        return (self.noise_multiplier * self.scaled_norm) ** 2 / (self.threshold - self.colluders)
+
+    @cached_property
+    def effective_noise_multiplier(self) -> float:
+        """What the accountant counts, a "concentrated" event of sampling rate 1: below z, by rounding and by tau."""
+        bound = concentrated_epsilon(
+            norm_squared=self.norm_bound_squared,
+            share_variance=self.share_variance,
+            shares=self.threshold - self.colluders,
+            dimension=self.length,
+        )
+        return 1 / bound
+
+    @property
+    def rho(self) -> float:
+        """The zCDP of one round."""
+        return 0.5 / self.effective_noise_multiplier**2
+
+    @cached_property
+    def wrap_probability(self) -> float:
+        """A bound on the chance that any coordinate of a round's sum leaves [-2^(bits - 1), 2^(bits - 1)).
+
+        Where it does, the model is harmed, and no one's privacy: reducing modulo 2^bits is post-processing.
+        """
+        linear, proxy = self._spread()
+        room = 2.0 ** (self.bits - 1) - 1 - self.cohort - linear * self.scaled_norm
+        if room <= 0:
+            return 1.0
+        return min(1.0, 2 * self.length * math.exp(-(room**2) / (2 * proxy * self.scaled_norm**2)))
+
+    def _spread(self) -> tuple[float, float]:
+        """(a, v): for clip norm r in units, a coordinate's sum is a r plus sub-Gaussian of variance proxy v r^2.
+
+        Besides, rounding moves it by at most 1 a client. Rotated, N updates add up to a norm of at most N r, whose
+        coordinate is a sum of block-many terms of random sign: proxy N^2 r^2 / block. Not rotated, it can be N r.
+        A discrete Gaussian's proxy is its variance parameter s^2: E exp(aX) is exp(a^2 s^2 / 2) times the ratio of a
+        shifted sum of exp(-x^2 / (2 s^2)) over the integers to the one that is not shifted, which is the largest.
+        """
+        noise = self.cohort * self.noise_multiplier**2 / (self.threshold - self.colluders)
+        if self.rotated:
+            return 0.0, self.cohort**2 / encoding.block_size(self.dimension) + noise
+        return float(self.cohort), noise
+
+    def sum_round(self, *, run: str, round_number: int, cohort: Iterable[str]) -> SumRound:
+        """The secure sum of one round with this mechanism's threshold, length and bits.
+
+        Raises SecureSumError for a cohort that is larger than was planned, too small, or not of distinct clients.
+        """
+        names = tuple(cohort)
+        if len(names) > self.cohort:
+            raise SecureSumError(
+                f"Expected a cohort of at most {self.cohort} clients, as was planned, not {len(names)}."
+            )
+        return SumRound(
+            run=run,
+            round_number=round_number,
+            cohort=names,
+            threshold=self.threshold,
+            colluders=self.colluders,
+            length=self.length,
+            bits=self.bits,
+        )
+
+    def encode(self, update: np.ndarray, *, round_: SumRound, noise: Noise) -> np.ndarray:
+        """round_.dtype [length]: the update clipped, rotated, rounded, with this device's noise, modulo 2^bits.
+
+        update: float [dimension]; zeros stand for a device that has nothing to say. One charge pays for one call.
+        Raises PrivacyError for another shape.
+        """
+        self._check_round(round_)
+        rounded = self.rounded(update, round_=round_, noise=noise)
+        rounded += discrete_gaussian(noise, self.share_variance, self.length)
+        return (rounded & round_.largest).astype(round_.dtype)
+
+    def rounded(self, update: np.ndarray, *, round_: SumRound, noise: Noise) -> np.ndarray:
+        """int64 [length], without noise, of squared norm at most norm_bound_squared. It must not leave the device."""
+        if update.shape != (self.dimension,):
+            raise PrivacyError(f"Expected an update of shape {(self.dimension,)}, not {update.shape}; flatten it.")
+        values = encoding.clipped(update, self.max_grad_norm)
+        if self.rotated:
+            values = encoding.rotate(values, round_.context)
+        return encoding.round_within(values / self.granularity, self.norm_bound_squared, noise)
+
+    def decode(self, total: np.ndarray, *, round_: SumRound) -> np.ndarray:
+        """float64 [dimension]: the sum of updates and noise of `total`, int64 [length] as SumServer.total gives it.
+
+        It is a sum: divide by a public constant, never by the number of survivors' examples.
+        """
+        self._check_round(round_)
+        values = total.astype(np.float64) * self.granularity
+        return encoding.unrotate(values, round_.context, self.dimension) if self.rotated else values
+
+    def _check_round(self, round_: SumRound) -> None:
+        facts = (round_.threshold, round_.colluders, round_.length, round_.bits)
+        if facts != (self.threshold, self.colluders, self.length, self.bits) or len(round_.cohort) > self.cohort:
+            raise PrivacyError(
+                "Expected a round of this mechanism's threshold, colluders, length and bits; use sum_round."
+            )
+
+
+def tau(*, share_variance: float, shares: int) -> float:
+    """10 sum_{k=1}^{n-1} exp(-2 pi^2 s^2 k / (k + 1)), s^2 >= 1/2 (Kairouz et al. 2021, Proposition 14).
+
+    Half of it bounds the logarithm of the ratio, at every integer, between the law of a sum of n discrete Gaussians of
+    variance s^2 and the one discrete Gaussian of variance n s^2.
+    """
+    return 10 * math.fsum(math.exp(-2 * math.pi**2 * share_variance * k / (k + 1)) for k in range(1, shares))
+
+
+def concentrated_epsilon(*, norm_squared: int, share_variance: float, shares: int, dimension: int) -> float:
+    """e such that adding n shares of noise to a sum is e^2/2-zCDP for integer vectors of squared norm `norm_squared`.
+
+    e^2 = D2^2/(n s^2) + 2 D1 tau / sqrt(n s^2) + tau^2 d   (Kairouz et al. 2021, Proposition 14, second bound),
+    with D1 <= min(sqrt(d) D2, D2^2), since |x| <= x^2 over the integers. It follows coordinate by coordinate: tau/2 in
+    log ratio is (tau/2)^2/2-zCDP, the roots of zCDP add up along the way sum - discrete Gaussian - shifted - shifted
+    sum, and zCDP adds up over coordinates. More than n shares are post-processing of n.
+    Raises PrivacyError for a variance below 1/2, where the bound is not proven.
+    """
+    if share_variance < 0.5 or shares < 1:
+        raise PrivacyError(
+            f"Expected share_variance={share_variance} of at least 1/2 and shares={shares} of at least 1."
+        )
+    norm, error = math.sqrt(norm_squared), tau(share_variance=share_variance, shares=shares)
+    std = math.sqrt(shares * share_variance)
+    in_one_norm = min(math.sqrt(dimension) * norm, float(norm_squared))
+    squared = norm_squared / std**2 + 2 * in_one_norm * error / std + error**2 * dimension
+    return math.sqrt(squared) * (1 + _SLACK)
+
+
+def plan_distributed(
+    *,
+    noise_multiplier: float,
+    max_grad_norm: float,
+    dimension: int,
+    threshold: int,
+    colluders: int,
+    cohort: int,
+    bits: int | None = None,
+    rotated: bool = True,
+    wrap_probability: float = 2.0**-40,
+    largest_loss: float = 0.01,
+) -> DistributedNoise:
+    """Granularity and bits for the other facts: the finest that wraps around with at most `wrap_probability` a round.
+
+    bits: None takes 16 where the effective noise multiplier then is at most `largest_loss` below z, else 32.
+    Raises PrivacyError where neither is enough.
+    """
+
+    def finest(width: int) -> float:
+        """The largest clip norm in units that leaves room for the sum (see wrap_probability), but no needless one."""
+        length, block = (encoding.padded(dimension), encoding.block_size(dimension)) if rotated else (dimension, 1)
+        linear = 0.0 if rotated else float(cohort)
+        proxy = cohort * noise_multiplier**2 / (threshold - colluders) + (cohort**2 / block if rotated else 0.0)
+        spread = linear + math.sqrt(2 * proxy * math.log(2 * length / wrap_probability))
+        room = (2.0 ** (width - 1) - 1 - cohort) * (1 - _SLACK)
+        fine = 2**10 * max(math.sqrt(length), math.sqrt(threshold - colluders) / noise_multiplier)
+        return max(min(room / spread, fine, MAX_SCALED_NORM), _SLACK)
+
+    failures = []
+    for width in (16, 32) if bits is None else (bits,):
+        try:
+            plan = DistributedNoise(
+                noise_multiplier=noise_multiplier,
+                max_grad_norm=max_grad_norm,
+                granularity=max_grad_norm / finest(width),
+                dimension=dimension,
+                threshold=threshold,
+                colluders=colluders,
+                cohort=cohort,
+                bits=width,
+                rotated=rotated,
+            )
+        except PrivacyError as error:
+            failures.append(str(error))
+            continue
+        loss = 1 - plan.effective_noise_multiplier / noise_multiplier
+        if loss <= largest_loss:
+            return plan
+        failures.append(f"with bits={width} rounding costs {loss:.1%} of the noise")
+    raise PrivacyError(f"No granularity keeps the noise multiplier within {largest_loss:.1%}: {'; '.join(failures)}.")
