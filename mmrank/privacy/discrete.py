@@ -1,4 +1,4 @@
-"""The discrete Gaussian, sampled exactly: no floating-point rounding moves any probability.
+"""The discrete Gaussian, sampled exactly (no rounding moves any probability), and what a sum of some costs.
 
 Canonne, Kamath and Steinke 2020 ("The Discrete Gaussian for Differential Privacy"), Algorithms 1 to 3, vectorised.
 A coin of probability exp(-g), g rational, is a uniform real compared with it: 53 bits and a float64 with a proven error
@@ -26,6 +26,10 @@ _ERROR = 2.0**-46
 numpy's exp adds a few units in the last place."""
 
 
+ROUNDING = 1e-9
+"""By which sums and roots in float64 are taken to be wrong, at most; it is counted against privacy."""
+
+
 def discrete_gaussian(noise: Noise, variance: float, n: int) -> np.ndarray:
     """int64 [n]: independent, P(x) proportional to exp(-x^2 / (2 variance)) over the integers.
 
@@ -45,6 +49,35 @@ def discrete_gaussian(noise: Noise, variance: float, n: int) -> np.ndarray:
         kept.append(draws)
         missing -= len(draws)
     return np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
+
+
+def tau(*, share_variance: float, shares: int) -> float:
+    """10 sum_{k=1}^{n-1} exp(-2 pi^2 s^2 k / (k + 1)), s^2 >= 1/2 (Kairouz et al. 2021, Proposition 14).
+
+    Half of it bounds the logarithm of the ratio, at every integer, between the law of a sum of n discrete Gaussians of
+    variance s^2 and the one discrete Gaussian of variance n s^2.
+    """
+    return 10 * math.fsum(math.exp(-2 * math.pi**2 * share_variance * k / (k + 1)) for k in range(1, shares))
+
+
+def concentrated_epsilon(*, norm_squared: int, share_variance: float, shares: int, dimension: int) -> float:
+    """e such that adding n shares of noise to a sum is e^2/2-zCDP for integer vectors of squared norm `norm_squared`.
+
+    e^2 = D2^2/(n s^2) + 2 D1 tau / sqrt(n s^2) + tau^2 d   (Kairouz et al. 2021, Proposition 14, second bound),
+    with D1 <= min(sqrt(d) D2, D2^2), since |x| <= x^2 over the integers. It follows coordinate by coordinate: tau/2 in
+    log ratio is (tau/2)^2/2-zCDP, the roots of zCDP add up along the way sum - discrete Gaussian - shifted - shifted
+    sum, and zCDP adds up over coordinates. More than n shares are post-processing of n.
+    Raises PrivacyError for a variance below 1/2, where the bound is not proven.
+    """
+    if share_variance < 0.5 or shares < 1:
+        raise PrivacyError(
+            f"Expected share_variance={share_variance} of at least 1/2 and shares={shares} of at least 1."
+        )
+    norm, error = math.sqrt(norm_squared), tau(share_variance=share_variance, shares=shares)
+    std = math.sqrt(shares * share_variance)
+    in_one_norm = min(math.sqrt(dimension) * norm, float(norm_squared))
+    squared = norm_squared / std**2 + 2 * in_one_norm * error / std + error**2 * dimension
+    return math.sqrt(squared) * (1 + ROUNDING)
 
 
 def _candidates(noise: Noise, variance: float, scale_bits: int, n: int) -> np.ndarray:
@@ -93,7 +126,7 @@ def bernoulli_exp(noise: Noise, exponents: np.ndarray, exact: Callable[[int], Fr
 
 
 def _decided(noise: Noise, uniform: float, exponent: Fraction) -> bool:
-    """Whether a uniform real that begins with the bits of `uniform` is below exp(-exponent): more of both, till clear."""
+    """Whether a uniform real that begins with `uniform`'s bits is below exp(-exponent): more of both, till clear."""
     word, bits = int(uniform * 2**_GRID_BITS), _GRID_BITS
     while True:
         digits = bits // 3 + 20 + len(str(int(exponent)))

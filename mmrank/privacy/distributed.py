@@ -15,14 +15,14 @@ import numpy as np
 
 from mmrank.errors import PrivacyError, SecureSumError
 from mmrank.privacy import encoding
-from mmrank.privacy.discrete import MAX_VARIANCE, discrete_gaussian
+from mmrank.privacy.discrete import MAX_VARIANCE, concentrated_epsilon, discrete_gaussian
 from mmrank.privacy.noise import Noise
 from mmrank.secure_sum.sum_round import SumRound, check_threshold
 
 LARGEST_WRAP_PROBABILITY = 2.0**-20
 MAX_SCALED_NORM = 2.0**29
 _SLACK = 1e-9
-"""By which sums and roots in float64 are taken to be wrong, at most; it is counted against privacy."""
+"""Kept from every limit that a plan is fitted to, for what float64 rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class DistributedNoise:
         if not 0.5 <= self.share_variance <= MAX_VARIANCE:
             raise PrivacyError(
                 f"Expected each share of the noise to have a variance in [1/2, 2^60], not {self.share_variance:.3g} "
-                f"squared units of granularity={self.granularity}: the bound on their sum holds there; lower the granularity."
+                f"squared units of granularity={self.granularity}: the bound on their sum holds there; lower it."
             )
         if self.wrap_probability > LARGEST_WRAP_PROBABILITY:
             raise PrivacyError(
@@ -199,35 +199,6 @@ class DistributedNoise:
             raise PrivacyError(
                 "Expected a round of this mechanism's threshold, colluders, length and bits; use sum_round."
             )
-
-
-def tau(*, share_variance: float, shares: int) -> float:
-    """10 sum_{k=1}^{n-1} exp(-2 pi^2 s^2 k / (k + 1)), s^2 >= 1/2 (Kairouz et al. 2021, Proposition 14).
-
-    Half of it bounds the logarithm of the ratio, at every integer, between the law of a sum of n discrete Gaussians of
-    variance s^2 and the one discrete Gaussian of variance n s^2.
-    """
-    return 10 * math.fsum(math.exp(-2 * math.pi**2 * share_variance * k / (k + 1)) for k in range(1, shares))
-
-
-def concentrated_epsilon(*, norm_squared: int, share_variance: float, shares: int, dimension: int) -> float:
-    """e such that adding n shares of noise to a sum is e^2/2-zCDP for integer vectors of squared norm `norm_squared`.
-
-    e^2 = D2^2/(n s^2) + 2 D1 tau / sqrt(n s^2) + tau^2 d   (Kairouz et al. 2021, Proposition 14, second bound),
-    with D1 <= min(sqrt(d) D2, D2^2), since |x| <= x^2 over the integers. It follows coordinate by coordinate: tau/2 in
-    log ratio is (tau/2)^2/2-zCDP, the roots of zCDP add up along the way sum - discrete Gaussian - shifted - shifted
-    sum, and zCDP adds up over coordinates. More than n shares are post-processing of n.
-    Raises PrivacyError for a variance below 1/2, where the bound is not proven.
-    """
-    if share_variance < 0.5 or shares < 1:
-        raise PrivacyError(
-            f"Expected share_variance={share_variance} of at least 1/2 and shares={shares} of at least 1."
-        )
-    norm, error = math.sqrt(norm_squared), tau(share_variance=share_variance, shares=shares)
-    std = math.sqrt(shares * share_variance)
-    in_one_norm = min(math.sqrt(dimension) * norm, float(norm_squared))
-    squared = norm_squared / std**2 + 2 * in_one_norm * error / std + error**2 * dimension
-    return math.sqrt(squared) * (1 + _SLACK)
 
 
 def plan_distributed(

@@ -1,8 +1,8 @@
 """The server of a secure sum: it collects, routes what it can't read, and ends with the sum alone.
 
 Five times: `receive_...` what each client sends, then `close_...` for what goes back. What `receive_...` raises is
-about that one message: drop it and go on. What `close_...` and `total` raise ends the round. Nothing here needs to survive a
-crash: a server that lost its state throws the round away, and must not ask for it again.
+about that one message: drop it and go on. What `close_...` and `total` raise ends the round. Nothing here needs to
+survive a crash: a server that lost its state throws the round away, and must not ask for it again.
 """
 
 from __future__ import annotations
