@@ -54,20 +54,18 @@ class DistributedNoise:
     beta: float = math.exp(-0.5)
 
     def __post_init__(self) -> None:
-        for name in ("noise_multiplier", "max_grad_norm", "granularity"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise PrivacyError(f"Expected {name}={value} to be finite and above 0; set privacy.{name}.")
-        if self.dimension < 1:
-            raise PrivacyError(f"Expected dimension={self.dimension} to be at least 1: an update of no numbers.")
+        _check_positive(
+            noise_multiplier=self.noise_multiplier, max_grad_norm=self.max_grad_norm, granularity=self.granularity
+        )
+        _check_counts(
+            dimension=self.dimension,
+            threshold=self.threshold,
+            colluders=self.colluders,
+            cohort=self.cohort,
+            bits=self.bits,
+        )
         if not 0 < self.beta < 1:
             raise PrivacyError(f"Expected beta={self.beta} in (0, 1); exp(-1/2) is usual.")
-        if not 8 <= self.bits <= 32:
-            raise PrivacyError(f"Expected bits={self.bits} in [8, 32]; 16 and 32 fill whole words.")
-        try:
-            check_threshold(cohort=self.cohort, threshold=self.threshold, colluders=self.colluders)
-        except SecureSumError as error:
-            raise PrivacyError(str(error)) from error
         if self.scaled_norm > MAX_SCALED_NORM:
             raise PrivacyError(
                 f"Expected granularity={self.granularity} to be at least max_grad_norm / 2^29; raise it."
@@ -220,35 +218,53 @@ def plan_distributed(
     Raises PrivacyError where neither is enough.
     """
 
-    def finest(width: int) -> float:
-        """The largest clip norm in units that leaves room for the sum (see wrap_probability), but no needless one."""
-        length, block = (encoding.padded(dimension), encoding.block_size(dimension)) if rotated else (dimension, 1)
-        linear = 0.0 if rotated else float(cohort)
-        proxy = cohort * noise_multiplier**2 / (threshold - colluders) + (cohort**2 / block if rotated else 0.0)
-        spread = linear + math.sqrt(2 * proxy * math.log(2 * length / wrap_probability))
-        room = (2.0 ** (width - 1) - 1 - cohort) * (1 - _SLACK)
-        fine = 2**10 * max(math.sqrt(length), math.sqrt(threshold - colluders) / noise_multiplier)
-        return max(min(room / spread, fine, MAX_SCALED_NORM), _SLACK)
-
-    failures = []
+    _check_positive(noise_multiplier=noise_multiplier, max_grad_norm=max_grad_norm, wrap_probability=wrap_probability)
+    honest, failures = threshold - colluders, []
     for width in (16, 32) if bits is None else (bits,):
-        try:
-            plan = DistributedNoise(
-                noise_multiplier=noise_multiplier,
-                max_grad_norm=max_grad_norm,
-                granularity=max_grad_norm / finest(width),
-                dimension=dimension,
-                threshold=threshold,
-                colluders=colluders,
-                cohort=cohort,
-                bits=width,
-                rotated=rotated,
-            )
-        except PrivacyError as error:
-            failures.append(str(error))
+        _check_counts(dimension=dimension, threshold=threshold, colluders=colluders, cohort=cohort, bits=width)
+        length, block = (encoding.padded(dimension), encoding.block_size(dimension)) if rotated else (dimension, 1)
+        # the largest clip norm in units with which wrap_probability is kept, but no needless one
+        proxy = cohort * noise_multiplier**2 / honest + (cohort**2 / block if rotated else 0.0)
+        spread = (0.0 if rotated else cohort) + math.sqrt(2 * proxy * math.log(2 * length / wrap_probability))
+        room = (2.0 ** (width - 1) - 1 - cohort) * (1 - _SLACK) / spread
+        fine = 2**10 * max(math.sqrt(length), math.sqrt(honest) / noise_multiplier)
+        scaled_norm = min(room, fine, MAX_SCALED_NORM * (1 - _SLACK))
+        if scaled_norm <= 0 or (noise_multiplier * scaled_norm) ** 2 < honest / 2:
+            failures.append(f"with bits={width} a sum of {cohort} updates and their noise has no room")
             continue
+        plan = DistributedNoise(
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            granularity=max_grad_norm / scaled_norm,
+            dimension=dimension,
+            threshold=threshold,
+            colluders=colluders,
+            cohort=cohort,
+            bits=width,
+            rotated=rotated,
+        )
         loss = 1 - plan.effective_noise_multiplier / noise_multiplier
         if loss <= largest_loss:
             return plan
         failures.append(f"with bits={width} rounding costs {loss:.1%} of the noise")
-    raise PrivacyError(f"No granularity keeps the noise multiplier within {largest_loss:.1%}: {'; '.join(failures)}.")
+    raise PrivacyError(
+        f"No granularity keeps the noise multiplier within {largest_loss:.1%}: {'; '.join(failures)}; "
+        "set bits=32, a smaller cohort, or fewer trainable parameters."
+    )
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise PrivacyError(f"Expected {name}={value} to be finite and above 0; set privacy.{name}.")
+
+
+def _check_counts(*, dimension: int, threshold: int, colluders: int, cohort: int, bits: int) -> None:
+    if dimension < 1:
+        raise PrivacyError(f"Expected dimension={dimension} to be at least 1: an update of no numbers.")
+    if not 8 <= bits <= 32:
+        raise PrivacyError(f"Expected bits={bits} in [8, 32]; 16 and 32 fill whole words.")
+    try:
+        check_threshold(cohort=cohort, threshold=threshold, colluders=colluders)
+    except SecureSumError as error:
+        raise PrivacyError(str(error)) from error
