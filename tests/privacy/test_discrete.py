@@ -93,7 +93,7 @@ def test_a_coin_that_floats_can_not_decide_is_decided_by_more_digits(monkeypatch
 
 @pytest.mark.parametrize("variance", [0.7, 30.25, 1e6])
 def test_draws_made_with_exact_fractions_alone_are_the_draws_made_with_floats(variance, monkeypatch):
-    """The slow way has the formulas in rational numbers: over the same stream it takes and leaves the same candidates."""
+    """The slow way has the formulas in rational numbers: over the same stream it keeps the same candidates."""
     fast = discrete_gaussian(SeededNoise(5, "draws"), variance, 150)
     monkeypatch.setattr(discrete, "_ERROR", 1.0)
     assert np.array_equal(discrete_gaussian(SeededNoise(5, "draws"), variance, 150), fast)
