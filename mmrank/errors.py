@@ -5,6 +5,8 @@
     │   └── UnknownComponentError   no module of that name in its family
     ├── DatasetError            a table, row or picture cannot be used
     ├── ProtocolError           a message is not what the protocol allows
+    │   └── SecureSumError          a step of a secure sum would reveal more than the sum, or can't be trusted
+    │       └── BelowThresholdError     too few clients are left to finish it
     ├── CheckpointError         a checkpoint is damaged or belongs to another configuration
     └── PrivacyError            the stated guarantee would not hold
         ├── BudgetExhaustedError    the next charge would pass the budget
@@ -37,6 +39,14 @@ class DatasetError(MmrankError):
 
 class ProtocolError(MmrankError):
     """A message is not what the protocol allows."""
+
+
+class SecureSumError(ProtocolError):
+    """A step of a secure sum would reveal more than the sum, or can't be trusted; the round is thrown away."""
+
+
+class BelowThresholdError(SecureSumError):
+    """Too few clients are left to finish a secure sum."""
 
 
 class CheckpointError(MmrankError):
