@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from mmrank.errors import ConfigError, PrivacyError, nearest
 from mmrank.privacy.accountant import Event, check_delta
+from mmrank.privacy.client_update import participations
 from mmrank.privacy.federations import check_budget, planned_noise, rounds_left
 from mmrank.privacy.plans import PLACES, UNITS, Plan, check_shape, check_steps
 from mmrank.settings import Settings
@@ -139,12 +140,9 @@ def ask_of(settings: Settings) -> Ask:
             f"Expected privacy.mechanism={privacy.mechanism} to be one that promises something: "
             f"{', '.join(UNITS)}; there is no epsilon to plan."
         )
-    # by name: the settings of a mechanism that an older file does not have
-    return Ask(
-        **common,
-        sampling_rate=getattr(privacy, "client_sampling_rate", None),
-        noise_at=getattr(privacy, "noise_at", None),
-    )
+    if not privacy.central:  # noise that no sampling amplifies is planned for a client's own rounds
+        common["rounds"] = participations(privacy, rounds)
+    return Ask(**common, sampling_rate=privacy.sampling_rate, noise_at=privacy.noise_at)
 
 
 def parse_ask(text: str, *, delta: float | None) -> Ask:
