@@ -14,7 +14,7 @@ from mmrank.errors import PrivacyError
 from mmrank.privacy._checks import Inputs, units_of
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.mechanism import LocalProblem
-from mmrank.privacy.noise import Noise
+from mmrank.privacy.noise import Noise, poisson, snapped
 from mmrank.privacy.per_unit import PerUnitGradients, padded
 from mmrank.privacy.planning import calibrate
 from mmrank.settings import PrivacySettings, TrainingSettings
@@ -29,7 +29,8 @@ class DpSgd:
 
     Guarantee: with noise that nobody else knows, the parameters after a round are (epsilon, delta)-DP for
     epsilon([event], delta), for adding or removing one unit, whatever the unit and the others hold; a client
-    may hold any number of units, 0 included. It is over the reals: see mmrank.privacy.noise on floats.
+    may hold any number of units, 0 included. It is over the reals: mmrank.privacy.noise.snapped bounds what
+    floats add to it.
 
     sampling_rate: q, with which each unit enters a step, independently of all others. noise_multiplier: standard
     deviation of a sum's noise over max_grad_norm. expected_batch_size: the public denominator; it scales the
@@ -78,7 +79,7 @@ class DpSgd:
         if problem.adjust is not None:
             optimizer.attach_step_hook(problem.adjust)
         for _ in range(self.steps):
-            rows = np.flatnonzero(noise.uniform(problem.size) < self.sampling_rate)
+            rows = poisson(noise, problem.size, self.sampling_rate)
             for start in range(0, len(rows), self.micro_batch_size):
                 inputs = problem.inputs(rows[start : start + self.micro_batch_size])
                 optimizer.accumulate(gradients, inputs, size=self.micro_batch_size)
@@ -144,7 +145,7 @@ class UnitOptimizer(DPOptimizer):
             parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad.add_(clipped)
 
     def add_noise(self) -> None:
-        """`p.grad` = clipped sum + N(0, (noise_multiplier * max_grad_norm)^2), added in float64."""
+        """`p.grad` = clipped sum + N(0, (noise_multiplier * max_grad_norm)^2), added in float64, on a public grid."""
         parameters, std = self.params, self.noise_multiplier * self.max_grad_norm
         sizes = [parameter.numel() for parameter in parameters]
         noise = self._noise.normal((sum(sizes),), std, dtype=torch.float64).to(parameters[0].device)
@@ -152,7 +153,7 @@ class UnitOptimizer(DPOptimizer):
             total = part.view_as(parameter)
             if parameter.summed_grad is not None:
                 total = total + parameter.summed_grad.double()
-            parameter.grad, parameter.summed_grad = total.to(parameter.dtype), None
+            parameter.grad, parameter.summed_grad = snapped(total, std).to(parameter.dtype), None
 
     def scale_grad(self) -> None:
         """Divide by the public denominator."""
