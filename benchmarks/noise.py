@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/noise.py
 
-Each ratio is the median over repeats that alternate between the two, so that a busy machine slows both.
+Times are of the thread on its processor, so that a busy machine, which interrupts the longer of two calls more often,
+does not count. Each ratio is the median over repeats that alternate between the two.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ REPEATS = 61
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Wall clock of one call."""
-    start = time.perf_counter()
+    """Processor time of one call on this thread."""
+    start = time.thread_time()
     call()
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
 def measure(size: int, repeats: int = REPEATS) -> dict[str, float]:

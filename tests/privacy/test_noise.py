@@ -192,9 +192,9 @@ def test_secure_noise_costs_at_most_eight_times_torchs_own():
             ("torch", lambda: torch.randn(50_000, generator=generator)),
             ("secure", lambda: secure.normal((50_000,), 1.0)),
         ):
-            start = time.perf_counter()
+            start = time.thread_time()
             call()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(time.thread_time() - start)
     assert min(times["secure"]) <= 8 * min(times["torch"])
 
 
