@@ -166,6 +166,8 @@ class Vault:
         the seed.
         """
         settings, identity = self.workspace.settings, self._identity()
+        if self.workspace.deployment:
+            raise PrivacyError("Noise from a seed is for simulations only; set privacy.noise: secure.")
         epsilon = self._account().charge(next(self._charges(request, digest)), self.workspace.mechanism.event)
         noise = SeededNoise(settings.seed, identity, self.client_id, request.run, request.round_number, digest)
         return self._compute(request, epsilon, noise)

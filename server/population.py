@@ -18,7 +18,7 @@ from mmrank.errors import BudgetExhaustedError, PrivacyError
 from mmrank.privacy.client_update import CLIP, ClientUpdate
 from mmrank.privacy.ledger import Account, Ledger, Policy, charge_id
 from mmrank.privacy.mechanism import build_mechanism
-from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise
+from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise, poisson
 from mmrank.protocol import TrainRequest
 from mmrank.settings import Settings
 from mmrank.wire import input_hash
@@ -63,8 +63,7 @@ class Population:
         rate = self.mechanism.sampling_rate
         if self.mechanism.noise_cohort_size is not None:  # the simulated few stand for many: q is the many's
             rate = min(self.mechanism.cohort_size / max(len(clients), 1), 1.0)
-        taken = self._noise("cohort", request).uniform(len(clients)) < rate
-        return [client for client, drawn in zip(clients, taken, strict=True) if drawn]
+        return [clients[row] for row in poisson(self._noise("cohort", request), len(clients), rate).tolist()]
 
     def aggregate(
         self,

@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 
 from mmrank.errors import PrivacyError
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.mechanism import LocalProblem
 from mmrank.privacy.no_privacy import NoPrivacy
-from mmrank.privacy.noise import Noise
+from mmrank.privacy.noise import Noise, noisy_sum
 from mmrank.privacy.planning import calibrate
 from mmrank.settings import PrivacySettings, TrainingSettings
 
@@ -135,8 +134,7 @@ class ClientUpdate:
             for name, array in update.items()
         }
         if self.noise_at == "local":
-            drawn = noise.normal((sum(a.size for a in sent.values()),), self.update_noise * clip, dtype=torch.float64)
-            sent = _plus(sent, drawn.numpy())
+            sent = _noisy(sent, self.update_noise * clip, noise)
         if self.adaptive:
             sent[CLIP] = np.array([float(finite and total <= clip)])
         return {name: array.astype(np.float32) for name, array in sent.items()}
@@ -167,9 +165,7 @@ class ClientUpdate:
                 total[name] += updates[client][name]
         if self.noise_at == "central":
             shrunk = self.cohort_size / self.noise_cohort_size if self.noise_cohort_size else 1.0
-            std = self.update_noise * clip * shrunk
-            drawn = noise.normal((sum(array.size for array in total.values()),), std, dtype=torch.float64)
-            total = _plus(total, drawn.numpy())
+            total = _noisy(total, self.update_noise * clip * shrunk, noise)
             clip = self._next_clip(updates, clip, noise, shrunk)
         return {name: array / self.cohort_size for name, array in total.items()}, clip
 
@@ -178,8 +174,7 @@ class ClientUpdate:
             return clip
         # b - 1/2 in place of b: one client moves the sum by 1/2
         below = sum(float(update[CLIP][0]) - 0.5 for update in updates.values())
-        below += float(noise.normal((1,), self.count_noise * shrunk, dtype=torch.float64)[0])
-        share = below / self.cohort_size + 0.5
+        share = float(noisy_sum(np.array([below]), self.count_noise * shrunk, noise)[0]) / self.cohort_size + 0.5
         error = share - self.clip_quantile
         if abs(error) > FAR * ((1 - self.clip_quantile) if error > 0 else self.clip_quantile):
             error = math.copysign(1.0, error)
@@ -192,14 +187,9 @@ def norm_of(update: Update) -> float:
     return math.sqrt(sum(float(np.square(array, dtype=np.float64).sum()) for array in update.values()))
 
 
-def _plus(arrays: Mapping[str, np.ndarray], flat: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays plus their parts of one vector, in the order of their names."""
-    result, start = {}, 0
-    for name in sorted(arrays):
-        array = arrays[name]
-        result[name] = array + flat[start : start + array.size].reshape(array.shape)
-        start += array.size
-    return result
+def _noisy(arrays: Mapping[str, np.ndarray], std: float, noise: Noise) -> dict[str, np.ndarray]:
+    """Each array plus its own noise, drawn in the order of their names."""
+    return {name: noisy_sum(arrays[name], std, noise) for name in sorted(arrays)}
 
 
 def participations(privacy: PrivacySettings, rounds: int) -> int:

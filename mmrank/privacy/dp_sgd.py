@@ -15,7 +15,7 @@ from mmrank.errors import PrivacyError
 from mmrank.privacy._checks import Inputs, units_of
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.mechanism import LocalProblem
-from mmrank.privacy.noise import Noise
+from mmrank.privacy.noise import Noise, poisson, snapped
 from mmrank.privacy.per_unit import PerUnitGradients, padded
 from mmrank.privacy.planning import calibrate
 from mmrank.settings import PrivacySettings, TrainingSettings
@@ -30,7 +30,8 @@ class DpSgd:
 
     Guarantee: with noise that nobody else knows, the parameters after a round are (epsilon, delta)-DP for
     epsilon([event], delta), for adding or removing one unit, whatever the unit and the others hold; a client
-    may hold any number of units, 0 included. It is over the reals: see mmrank.privacy.noise on floats.
+    may hold any number of units, 0 included. It is over the reals: mmrank.privacy.noise.snapped bounds what
+    floats add to it.
 
     sampling_rate: q, with which each unit enters a step, independently of all others. noise_multiplier: standard
     deviation of a sum's noise over max_grad_norm. expected_batch_size: the public denominator; it scales the
@@ -98,7 +99,7 @@ class DpSgd:
             optimizer.attach_step_hook(problem.adjust)
         together = self.micro_batch_size // self.slates_per_unit
         for _ in range(self.steps):
-            units = np.flatnonzero(noise.uniform(problem.size if people is None else len(people)) < self.sampling_rate)
+            units = poisson(noise, problem.size if people is None else len(people), self.sampling_rate)
             for start in range(0, len(units), together):
                 taken = units[start : start + together]
                 rows, unit_of = (taken, None) if people is None else self._bundles([people[u] for u in taken], noise)
@@ -190,10 +191,12 @@ class UnitOptimizer(DPOptimizer):
         factors = (self.max_grad_norm * BELOW / norms.clamp(min=self.max_grad_norm)).to(rows[0].dtype)
         for parameter, of_units in zip(self.params, rows, strict=True):
             clipped = torch.einsum("i,i...->...", factors, of_units)
-            parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad.add_(clipped)
+            # in float64 from here: roundings of many micro-batches must not add up beyond BELOW
+            total = parameter.summed_grad
+            parameter.summed_grad = clipped.double() if total is None else total.add_(clipped)
 
     def add_noise(self) -> None:
-        """`p.grad` = clipped sum + N(0, (noise_multiplier * max_grad_norm)^2), added in float64."""
+        """`p.grad` = clipped sum + N(0, (noise_multiplier * max_grad_norm)^2), added in float64, on a public grid."""
         parameters, std = self.params, self.noise_multiplier * self.max_grad_norm
         sizes = [parameter.numel() for parameter in parameters]
         noise = self._noise.normal((sum(sizes),), std, dtype=torch.float64).to(parameters[0].device)
@@ -201,7 +204,7 @@ class UnitOptimizer(DPOptimizer):
             total = part.view_as(parameter)
             if parameter.summed_grad is not None:
                 total = total + parameter.summed_grad.double()
-            parameter.grad, parameter.summed_grad = total.to(parameter.dtype), None
+            parameter.grad, parameter.summed_grad = snapped(total, std).to(parameter.dtype), None
 
     def scale_grad(self) -> None:
         """Divide by the public denominator."""

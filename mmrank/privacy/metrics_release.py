@@ -14,12 +14,11 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-import torch
 
 from mmrank.errors import PrivacyError
 from mmrank.metrics import METRICS
 from mmrank.privacy.accountant import Event
-from mmrank.privacy.noise import Noise
+from mmrank.privacy.noise import Noise, noisy_sum
 
 Unit = Literal["slate", "user", "client"]
 NoiseAt = Literal["sum", "local"]
@@ -132,11 +131,10 @@ class MetricRelease:
         return self.noised(self.total(values, owner), noise)
 
     def noised(self, total: np.ndarray, noise: Noise) -> np.ndarray:
-        """float32 [length]: a sum of `total`s with one noise, added in float64 before the rounding."""
+        """float32 [length]: a sum of `total`s with one noise, on a public grid."""
         if np.shape(total) != (self.length,):
             raise PrivacyError(f"Expected a total of shape ({self.length},), not {np.shape(total)}.")
-        drawn = noise.normal((self.length,), self.std, dtype=torch.float64).numpy()
-        return (total + drawn).astype(np.float32)
+        return noisy_sum(total, self.std, noise).astype(np.float32)
 
     def beside(self, update: Event) -> Event:
         """What a cohort's round costs where this vector is summed over the same cohort beside its updates, each sum

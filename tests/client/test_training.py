@@ -61,7 +61,7 @@ def test_every_client_sends_the_same_names_and_shapes(ranker, features, privacy,
 def test_a_client_without_slates_sends_zeros_without_a_mechanism_and_noise_with_one(ranker, features):
     assert np.abs(flat(update(ranker, features, batch_of(0)))).max() == 0
     noisy = flat(update(ranker, features, batch_of(0), mechanism(steps=2, noise_multiplier=1.0)))
-    assert np.abs(noisy).min() > 0
+    assert (noisy != 0).mean() > 0.9  # on the grid of released sums a few are 0
 
 
 def test_a_plain_step_is_the_mean_gradient_of_its_minibatch(ranker, features):

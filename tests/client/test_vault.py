@@ -54,7 +54,8 @@ def test_every_client_answers_with_an_update_whatever_it_holds(tmp_path, feature
     assert reply_fault(reply, request, client) is None
     assert check_update(reply.update, request.parameters) is None
     if settings.privacy.mechanism == "dp_sgd":
-        assert min(np.abs(array).max() for array in reply.update.values()) > 0
+        moved = np.concatenate([array.ravel() for array in reply.update.values()])
+        assert (moved != 0).mean() > 0.9  # noise on the grid of released sums is 0 now and then
         assert reply.epsilon == epsilon([workspace.mechanism.event], settings.privacy.delta)
     else:
         assert reply.epsilon == math.inf

@@ -80,7 +80,7 @@ def test_an_empty_poisson_batch_is_a_zero_sum_with_noise(kind):
     with_units = train(mechanism(**never_drawn), examples(5), noise=SeededNoise(2))
     without = train(mechanism(**never_drawn), examples(0), noise=SeededNoise(2))
     np.testing.assert_array_equal(with_units, without)
-    assert np.abs(without).min() > 0
+    assert (without != 0).mean() > 0.9  # on the grid of released sums a few are 0
     assert mechanism(**never_drawn).event.steps == 3
 
 
@@ -227,7 +227,8 @@ def test_repeated_ids_count_in_the_norm_as_often_as_they_stand():
 
 @KINDS
 def test_neighbouring_data_under_one_noise_differ_by_no_more_than_a_clipped_unit(kind):
-    private = mechanism(grad_sample=kind, noise_multiplier=1.0, max_grad_norm=0.5, expected_batch_size=4.0)
+    # little noise, so that the grid to which sums are rounded is far finer than a unit
+    private = mechanism(grad_sample=kind, noise_multiplier=1e-4, max_grad_norm=0.5, expected_batch_size=4.0)
     units = examples(7, seed=6)
     fewer = {name: tensor[:-1] for name, tensor in units.items()}
     difference = train(private, units, noise=SeededNoise(9)) - train(private, fewer, noise=SeededNoise(9))
