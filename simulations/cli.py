@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmrank.errors import ConfigError, MmrankError
+from simulations.commands_ledger import ledger_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +45,7 @@ data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_mar
 budget_app = typer.Typer(help="Plan a privacy budget.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(budget_app, name="budget")
+app.add_typer(ledger_app, name="ledger")
 
 Config = Annotated[Path, typer.Argument(help="A YAML file, such as simulations/configs/quickstart.yaml.")]
 Overrides = Annotated[
@@ -240,22 +242,6 @@ def data_describe(
     from simulations._look import describe
 
     _show(describe(name, overrides or ()), json)
-
-
-@app.command(epilog="Example: mmrank ledger runs/quickstart")
-def ledger(
-    where: Annotated[Path, typer.Argument(help="A run's folder, or a ledger's file.")], json: Json = False
-) -> None:
-    """What each client's data has paid, and what remains of its budget."""
-    from simulations._look import ledgers
-
-    found = ledgers(where)
-    if json:
-        _print_json(found)
-        return
-    from simulations._tables import print_lines
-
-    print_lines([{key: _cell(value) for key, value in line.items()} for line in found])
 
 
 @budget_app.command(
