@@ -10,6 +10,8 @@
     ├── CheckpointError         a checkpoint is damaged or belongs to another configuration
     └── PrivacyError            the stated guarantee would not hold
         ├── BudgetExhaustedError    the next charge would pass the budget
+        ├── OptedOutError           the person has withdrawn the data for good
+        ├── LedgerRolledBackError   a ledger lacks charges that were acknowledged: a copy, or an older state
         └── UnsupportedModuleError  a layer has no per-unit gradient that can be trusted
 
 Each message names the value, the bound and the remedy.
@@ -59,6 +61,14 @@ class PrivacyError(MmrankError):
 
 class BudgetExhaustedError(PrivacyError):
     """The next charge would pass the budget."""
+
+
+class OptedOutError(PrivacyError):
+    """The person has withdrawn the data for good."""
+
+
+class LedgerRolledBackError(PrivacyError):
+    """A ledger lacks charges that were acknowledged: a copy, or an older state."""
 
 
 class UnsupportedModuleError(PrivacyError):

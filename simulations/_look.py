@@ -1,26 +1,19 @@
-"""What the smaller commands look up: data sets, features, ledgers."""
+"""What the smaller commands look up: data sets, features."""
 
 from __future__ import annotations
 
 import inspect
-import math
-import sqlite3
 import statistics
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from mmrank import components
-from mmrank.errors import ConfigError
-from mmrank.privacy.accountant import Event
-from mmrank.privacy.accountant import epsilon as epsilon_of
 from mmrank.settings import Settings, parse
 from simulations import config as configs
-from simulations._folder import RunFolder
 from simulations._stage import Shared, encoded, resolve_device
 from simulations.progress import Display
 
@@ -92,51 +85,6 @@ def encode(config: Path, overrides: Iterable[str], *, console: Console | None) -
         "digest": table.digest,
         "cache": str(Path(settings.features_cache).expanduser()),
         "seconds": round(sum(display.seconds.values()), 2),
-    }
-
-
-def ledgers(where: Path) -> list[dict[str, Any]]:
-    """Each account in a run's ledger or in a ledger's file: what it paid and what its budget is."""
-    path = where
-    if where.is_dir():
-        stored = RunFolder(where).settings().privacy.ledger
-        path = where / "ledger.sqlite" if stored == "throwaway" else Path(stored).expanduser()
-    if not path.is_file():
-        raise ConfigError(
-            f"{path} is no ledger: no such file. Give a run's folder or a ledger's file; a run without a privacy "
-            "mechanism that was charged has none."
-        )
-    try:
-        # read only: whatever the file is, looking at it changes nothing
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            rows = connection.execute(
-                "SELECT id, key, mechanism, unit, delta, budget FROM ledgers ORDER BY key"
-            ).fetchall()
-            return [_account(connection, *row) for row in rows]
-    except sqlite3.DatabaseError as error:
-        raise ConfigError(
-            f"{path} can't be read as a ledger ({error}); give a run's folder or a ledger's file."
-        ) from error
-
-
-def _account(
-    connection: sqlite3.Connection, row: int, key: str, mechanism: str, unit: str, delta: float, budget: float
-) -> dict[str, Any]:
-    charges = connection.execute(
-        "SELECT sampling_rate, noise_multiplier, steps FROM charges WHERE ledger = ? ORDER BY id", (row,)
-    ).fetchall()
-    events = [Event(sampling_rate=rate, noise_multiplier=noise, steps=steps) for rate, noise, steps in charges]
-    spent = epsilon_of(events, delta)
-    return {
-        "data": key,
-        "mechanism": mechanism,
-        "unit": unit,
-        "charges": len(charges),
-        "steps": sum(event.steps for event in events),
-        "epsilon": spent,
-        "delta": delta,
-        "budget": budget,
-        "remaining": max(budget - spent, 0.0) if math.isfinite(spent) else 0.0,
     }
 
 

@@ -20,6 +20,7 @@ from simulations._terminal import print_json as _print_json
 from simulations._terminal import progress_console as _console
 from simulations._terminal import show as _show
 from simulations.commands_budget import budget_app
+from simulations.commands_ledger import ledger_app
 
 EXIT_ERROR = 2
 
@@ -46,6 +47,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(budget_app, name="budget")
+app.add_typer(ledger_app, name="ledger")
 
 Run = Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.")]
 
@@ -246,22 +248,6 @@ def data_describe(
     from simulations._look import describe
 
     _show(describe(name, overrides or ()), json)
-
-
-@app.command(epilog="Example: mmrank ledger runs/quickstart")
-def ledger(
-    where: Annotated[Path, typer.Argument(help="A run's folder, or a ledger's file.")], json: Json = False
-) -> None:
-    """What each client's data has paid, and what remains of its budget."""
-    from simulations._look import ledgers
-
-    found = ledgers(where)
-    if json:
-        _print_json(found)
-        return
-    from simulations._tables import print_lines
-
-    print_lines([{key: _cell(value) for key, value in line.items()} for line in found])
 
 
 app.command(epilog=commands_tune.EXAMPLE)(commands_tune.tune)

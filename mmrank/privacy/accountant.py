@@ -22,6 +22,8 @@ from mmrank.errors import PrivacyError
 from mmrank.settings import SMALLEST_DELTA
 
 Accountant = Literal["pld", "rdp"]
+Family = Literal["gaussian", "concentrated"]
+FILTER_ORDERS = (*(1 + step / 10 for step in range(1, 100)), *range(11, 64), 80, 128, 256, 512)
 
 COARSE_INTERVAL = 1e-3
 FINE_INTERVAL = 1e-4
@@ -44,6 +46,7 @@ class Event:
     sampling_rate: float
     noise_multiplier: float
     steps: int
+    family: Family = "gaussian"
 
     def __post_init__(self) -> None:
         if not 0 < self.sampling_rate <= 1:
@@ -65,12 +68,13 @@ def merged(events: Iterable[Event]) -> tuple[Event, ...]:
     >>> merged([Event(sampling_rate=0.1, noise_multiplier=1.0, steps=2)] * 3)
     (Event(sampling_rate=0.1, noise_multiplier=1.0, steps=6),)
     """
-    steps: dict[tuple[float, float], int] = {}
+    steps: dict[tuple[float, float, Family], int] = {}
     for event in events:
-        key = (float(event.sampling_rate), float(event.noise_multiplier))
+        key = (float(event.sampling_rate), float(event.noise_multiplier), event.family)
         steps[key] = steps.get(key, 0) + event.steps
     return tuple(
-        Event(sampling_rate=rate, noise_multiplier=noise, steps=count) for (rate, noise), count in sorted(steps.items())
+        Event(sampling_rate=rate, noise_multiplier=noise, steps=count, family=family)
+        for (rate, noise, family), count in sorted(steps.items())
     )
 
 
@@ -90,7 +94,40 @@ def epsilon(events: Iterable[Event], delta: float, *, accountant: Accountant = "
         return 0.0
     if any(event.noise_multiplier == 0 for event in history):
         return math.inf
+    if any(event.family == "concentrated" for event in history):
+        return _rdp_epsilon(history, delta)
     return _pld_epsilon(history, delta) if accountant == "pld" else _rdp_epsilon(history, delta)
+
+
+def filter_order(budget: float, delta: float) -> float:
+    """The Renyi order at which a filter of that budget lets most through: fixed before the first charge."""
+    check_delta(delta)
+    return float(max(FILTER_ORDERS, key=lambda order: (budget - _conversion(order, delta)) / order))
+
+
+def filter_epsilon(events: Iterable[Event], delta: float, *, order: float) -> float:
+    """Epsilon at `delta` by Renyi DP at one order fixed beforehand (Canonne, Kamath and Steinke 2020, Prop. 12)."""
+    check_delta(delta)
+    history = merged(events)
+    if not history:
+        return 0.0
+    if any(event.noise_multiplier == 0 for event in history):
+        return math.inf
+    spent = sum(event.steps * _rdp_step(event.sampling_rate, event.noise_multiplier, order) for event in history)
+    return max(0.0, spent + _conversion(order, delta))
+
+
+def _conversion(order: float, delta: float) -> float:
+    return math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
+
+
+@lru_cache(maxsize=4096)
+def _rdp_step(sampling_rate: float, noise_multiplier: float, order: float) -> float:
+    accountant = RdpAccountant([order], dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    accountant.compose(
+        dp_accounting.PoissonSampledDpEvent(sampling_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
+    )
+    return float(accountant._rdp[0])
 
 
 def check_delta(delta: float) -> None:

@@ -6,8 +6,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmrank.errors import PrivacyError
@@ -23,9 +23,19 @@ class Database:
     The file must lie on a local disk: SQLite's write-ahead log needs shared memory.
     """
 
-    def __init__(self, path: Path | str, schema: str, *, durable: bool) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        schema: str,
+        *,
+        durable: bool,
+        before: Callable[[], None] | None = None,
+        opened: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> None:
+        """before: called before the file is touched; opened: with each new connection before anyone uses it. Either
+        may refuse by a PrivacyError."""
         self.path, self.durable = Path(path).expanduser(), durable
-        self._schema = schema
+        self._schema, self._before, self._opened = schema, before, opened
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._process = os.getpid()
@@ -36,24 +46,39 @@ class Database:
     def read(self) -> Iterator[sqlite3.Connection]:
         """The connection, without a transaction. Opens the file, and makes it where it is absent.
 
-        Raises PrivacyError where it is no database or can't be opened.
+        Raises PrivacyError where it is no database, can't be opened, or can't be read.
         """
-        with self._lock:
+        with self._lock, self._refusing():
             yield self._connected()
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """The connection inside a transaction that no other writes into: committed at the end, undone by an error."""
-        with self._lock:
+        """The connection inside a transaction that no other writes into: committed at the end, undone by an error.
+
+        Raises PrivacyError where the disk fails: what was written may then be lost, and counts for nothing.
+        """
+        with self._lock, self._refusing():
             connection = self._connected()
             self._check_place()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """The connection inside a transaction that only reads: all of it as it stood at one moment."""
+        with self.read() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -61,6 +86,24 @@ class Database:
             if self._connection is not None and self._process == os.getpid():
                 self._connection.close()
                 self._connection = None
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """An error of the disk or the file becomes a PrivacyError, and the next use opens and checks the file anew."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            self._forget()
+            raise PrivacyError(
+                f"{self.path} can't be read or written ({error}), so nothing may be charged to it; look after the "
+                "disk (space, health, rights) and try again. Keep the file: deleting it may forget what was spent."
+            ) from error
+
+    def _forget(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and self._process == os.getpid():
+            with suppress(sqlite3.Error):  # it is broken already; what matters is that nobody uses it again
+                connection.close()
 
     def _check_place(self) -> None:
         """Raise PrivacyError where the file was moved away: others would not see what is written into it."""
@@ -87,15 +130,21 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._before is not None:
+            self._before()
         connection = None
         try:
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             connection.execute(f"PRAGMA synchronous = {'FULL' if self.durable else 'OFF'}")
             _write_ahead(connection)
             connection.executescript(self._schema)
-        except sqlite3.DatabaseError as error:
+            if self._opened is not None:
+                self._opened(connection)
+        except (sqlite3.DatabaseError, PrivacyError) as error:
             if connection is not None:
                 connection.close()
+            if isinstance(error, PrivacyError):
+                raise
             raise PrivacyError(
                 f"{self.path} can't be opened ({error}); name another file in the settings. "
                 "Keep this one: deleting it may forget what was spent."

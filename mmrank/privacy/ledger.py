@@ -1,50 +1,34 @@
 """The durable record of what each client's data has paid, charged before training.
 
-One SQLite file may hold the ledgers of many clients; each is keyed by the identity of the data, so that
-every run over that data draws on the same budget. Charges are kept as events and epsilon is recomputed
-from all of them.
+One SQLite file may hold the ledgers of many clients; each is keyed by the identity of the data, so that every run
+over that data draws on the same budget. Charges are kept as events, chained by hash, and never changed; epsilon is
+recomputed from all of them. A charge costs the same after one round and after a thousand.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import sqlite3
-from collections.abc import Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from mmrank.errors import BudgetExhaustedError, PrivacyError
-from mmrank.privacy.accountant import Event, check_delta, epsilon, merged
+from mmrank.errors import PrivacyError
+from mmrank.privacy import _admission, _chain, _records
+from mmrank.privacy._chain import NO_HEAD, Entry, Head
+from mmrank.privacy._composition import Composition, Planned, default_plan, order_for, period_of, spent
+from mmrank.privacy._guard import Guard
+from mmrank.privacy._population import Charged, Round, charge_all
+from mmrank.privacy._records import Row
+from mmrank.privacy._standing import Standing, standing
+from mmrank.privacy.accountant import Event, merged
 from mmrank.privacy.database import Database
+from mmrank.privacy.policy import Policy
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS ledgers (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
-    mechanism TEXT NOT NULL, unit TEXT NOT NULL, delta REAL NOT NULL, budget REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS charges (
-    id INTEGER PRIMARY KEY, ledger INTEGER NOT NULL REFERENCES ledgers (id), charge TEXT NOT NULL UNIQUE,
-    sampling_rate REAL NOT NULL, noise_multiplier REAL NOT NULL, steps INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS charges_by_ledger ON charges (ledger, sampling_rate, noise_multiplier, steps);
-"""
+__all__ = ["Account", "Charged", "Head", "Ledger", "Policy", "Standing", "charge_id"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """The promise that stands over a ledger: recorded with its first charge, and kept.
-
-    budget_epsilon: where the ledger refuses; inf for no limit. unit: what one event protects.
-    """
-
-    mechanism: str
-    unit: str
-    delta: float
-    budget_epsilon: float
-
-    def __post_init__(self) -> None:
-        check_delta(self.delta)
-        if math.isnan(self.budget_epsilon) or self.budget_epsilon <= 0:
-            raise PrivacyError(f"Expected budget_epsilon={self.budget_epsilon} above 0; set privacy.budget_epsilon.")
+SECONDS_A_DAY = 86_400.0
 
 
 def charge_id(ledger: str, run: str, round_number: int, client: str, input_hash: str, attempt: int) -> str:
@@ -56,11 +40,21 @@ def charge_id(ledger: str, run: str, round_number: int, client: str, input_hash:
 class Ledger:
     """A file of ledgers, one for each client's data.
 
-    durable: as mmrank.privacy.database.Database; a ledger that outlives its run must be.
+    durable: as mmrank.privacy.database.Database; a ledger that outlives its run must be. A durable one is checked
+    when it is opened, and a file beside it (`.witness`) tells where its newest charges were lost.
+    clock_days: days since 1970-01-01 UTC, for policies that renew.
     """
 
-    def __init__(self, path: Path | str, *, durable: bool = True) -> None:
-        self.database = Database(path, _SCHEMA, durable=durable)
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        durable: bool = True,
+        clock_days: Callable[[], float] = lambda: time.time() / SECONDS_A_DAY,
+    ) -> None:
+        guard = Guard(Path(path).expanduser(), durable=durable)
+        self.database = Database(path, "", durable=durable, before=guard.before, opened=guard.opened)
+        self.clock_days, self._guard = clock_days, guard
 
     @property
     def path(self) -> Path:
@@ -70,21 +64,53 @@ class Ledger:
     def account(self, key: str, policy: Policy) -> Account:
         """The ledger of the data `key` under `policy`; nothing is written before its first charge.
 
-        Raises PrivacyError where the ledger was begun with another delta or unit, or a smaller budget.
+        Raises PrivacyError where the ledger was begun with another delta, unit or renewal, or a smaller budget.
         """
         account = Account(self, key, policy)
         with self.database.read() as connection:
             account._row(connection)
         return account
 
+    def charge_many(
+        self,
+        charge: str,
+        keys: Iterable[str],
+        policy: Policy,
+        event: Event,
+        *,
+        plan: str | None = None,
+        acknowledged: Mapping[str, Head] | None = None,
+    ) -> Charged:
+        """Charge `event` under the id `charge` to the data of every key: one transaction for a whole population.
+
+        Those who may not take part are named with the reason, and must be left out. Asked again with the same id,
+        nobody pays twice. acknowledged: by key, as in `Account.charge`.
+        """
+        charging = Round(
+            charge=charge,
+            event=event,
+            plan=default_plan(event) if plan is None else plan,
+            clock_days=self.clock_days(),
+            secret_salt=self.database.durable,
+        )
+        with self._writing() as connection:
+            return charge_all(connection, keys, policy, charging, acknowledged or {})
+
     def keys(self) -> list[str]:
         """The identities of all data charged here, sorted."""
         with self.database.read() as connection:
-            return [key for (key,) in connection.execute("SELECT key FROM ledgers ORDER BY key")]
+            return [row.key for row in _records.every(connection)]
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         self.database.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self.database.write() as connection:
+            yield connection
+            mark = _records.newest(connection)
+        self._guard.committed(mark)
 
 
 class Account:
@@ -93,104 +119,148 @@ class Account:
     def __init__(self, ledger: Ledger, key: str, policy: Policy) -> None:
         self.ledger, self.key, self.policy = ledger, key, policy
 
-    def charge(self, charge: str, event: Event) -> float:
+    def charge(self, charge: str, event: Event, *, plan: str | None = None, acknowledged: Head | None = None) -> float:
         """Write `event` under the id `charge` and return the epsilon with it. Train only after this returns.
 
         A charge that is there already is not written twice: for what gives the same bytes whenever it is computed.
-        Raises BudgetExhaustedError, with nothing written, where epsilon would pass the budget; PrivacyError where
-        `charge` stands for another event.
+        plan: names what was declared beforehand (a hash of public facts) and the charge belongs to; by default, as
+        many steps of the same parameters as the budget holds. acknowledged: the head that the server acknowledged last.
+        Raises, with nothing written: BudgetExhaustedError where epsilon would pass the budget; OptedOutError;
+        LedgerRolledBackError where the chain lacks `acknowledged`; PrivacyError where `charge` stands for another
+        event or the disk fails.
         """
-        return self._write((charge,), event, again=True)
+        return self._write((charge,), event, plan, acknowledged, again=True)
 
-    def claim(self, charges: Iterable[str], event: Event) -> float:
+    def claim(
+        self, charges: Iterable[str], event: Event, *, plan: str | None = None, acknowledged: Head | None = None
+    ) -> float:
         """Write `event` under the first of the ids `charges` that nobody took, and return the epsilon with it.
 
         Whoever calls it gets a charge of its own, also where several processes ask at once: each draw of secret
         noise needs one. `charges` must not end before a free one. Raises as `charge`.
         """
-        return self._write(charges, event, again=False)
+        return self._write(charges, event, plan, acknowledged, again=False)
 
-    def _write(self, charges: Iterable[str], event: Event, *, again: bool) -> float:
-        self._epsilon_with(event)  # outside of the lock: the first of a new history takes tens of milliseconds
-        with self.ledger.database.write() as connection:
-            ledger, budget = self._row(connection)
-            charge = next(c for c in charges if again or not self._known(connection, ledger, c, event))
-            if again and self._known(connection, ledger, charge, event):
-                return epsilon(self._events(connection, ledger), self.policy.delta)
-            after = epsilon((*self._events(connection, ledger), event), self.policy.delta)
-            if after > budget:
-                raise BudgetExhaustedError(
-                    f"{event} would bring epsilon to {after:.4g} at delta={self.policy.delta:g}, "
-                    f"past budget_epsilon={budget:.4g}; this data takes no further part."
-                )
-            if ledger is None:
-                ledger = self._begin(connection)
-            connection.execute(
-                "INSERT INTO charges (ledger, charge, sampling_rate, noise_multiplier, steps) VALUES (?, ?, ?, ?, ?)",
-                (ledger, charge, event.sampling_rate, event.noise_multiplier, event.steps),
-            )
-        return after
+    def opt_out(self) -> None:
+        """Stop all use of this data for good: every later charge is refused, by whichever run. Can't be undone."""
+        with self.ledger._writing() as connection:
+            row = self._row(connection)
+            if row is not None and row.opted_out:
+                return
+            if row is None:
+                event = Event(sampling_rate=1.0, noise_multiplier=0.0, steps=1)
+                row = self._begin(connection, order_for(event, self.policy.budget_epsilon, self.policy.delta))
+            now = self.ledger.clock_days()
+            period = _admission.current_period(row, self.policy, now)
+            entry = Entry(kind=_chain.OPT_OUT, period=period, clock_period=self.policy.period(now))
+            _records.append(connection, row, entry)
 
     def has(self, charge: str) -> bool:
         """Whether that charge was written."""
         with self.ledger.database.read() as connection:
-            return connection.execute("SELECT 1 FROM charges WHERE charge = ?", (charge,)).fetchone() is not None
+            return bool(_records.charged(connection, _chain.digest(charge)))
 
     def events(self) -> tuple[Event, ...]:
         """The whole history, equal events merged."""
-        with self.ledger.database.read() as connection:
-            return self._events(connection, self._row(connection)[0])
+        return merged(part.event for part in self._history()[1])
 
     def epsilon(self) -> float:
-        """What the data has paid so far, at the policy's delta; 0 before the first charge."""
-        return epsilon(self.events(), self.policy.delta)
+        """What the data has paid in the current period (without renewal: so far), at the policy's delta; 0 before."""
+        return self.standing().epsilon
 
-    def _epsilon_with(self, event: Event) -> float:
-        return epsilon((*self.events(), event), self.policy.delta)
+    @property
+    def composition(self) -> Composition:
+        """Whether the charges make one plan declared beforehand, or a filter's rule holds."""
+        return self.standing().composition
 
-    def _row(self, connection: sqlite3.Connection) -> tuple[int | None, float]:
-        """(the ledger's row or None, the budget that holds), after checking the policy against the recorded one."""
-        row = connection.execute("SELECT id, unit, delta, budget FROM ledgers WHERE key = ?", (self.key,)).fetchone()
-        if row is None:
-            return None, self.policy.budget_epsilon
-        ledger, unit, delta, budget = row
-        for name, recorded, asked in (("delta", delta, self.policy.delta), ("unit", unit, self.policy.unit)):
-            if recorded != asked:
-                raise PrivacyError(
-                    f"The ledger of {self.key} in {self.ledger.path} was begun with {name}={recorded}, not {asked}; "
-                    f"set privacy.{name}: {recorded}."
-                )
-        if self.policy.budget_epsilon > budget and self.policy.mechanism != "no_privacy":
-            raise PrivacyError(
-                f"The ledger of {self.key} in {self.ledger.path} promises budget_epsilon={budget}, below "
-                f"{self.policy.budget_epsilon}; set privacy.budget_epsilon: {budget} or less."
-            )
-        return ledger, min(budget, self.policy.budget_epsilon)
+    def standing(self) -> Standing:
+        """All of it at one moment."""
+        row, history = self._history()
+        period = _admission.current_period(row, self.policy, self.ledger.clock_days())
+        return standing(row, history, self.policy, period=period)
 
-    def _begin(self, connection: sqlite3.Connection) -> int:
-        policy = self.policy
-        cursor = connection.execute(
-            "INSERT INTO ledgers (key, mechanism, unit, delta, budget) VALUES (?, ?, ?, ?, ?)",
-            (self.key, policy.mechanism, policy.unit, policy.delta, policy.budget_epsilon),
+    def head(self) -> Head:
+        """(entries, hash of the last one): what a server acknowledges. It tells nothing of the data but its charges."""
+        with self.ledger.database.read() as connection:
+            row = self._row(connection)
+        return NO_HEAD if row is None else row.head
+
+    def knows(self, count: int, digest: str) -> bool:
+        """Whether that head stands in this chain; (0, "") always does."""
+        with self.ledger.database.read() as connection:
+            return _admission.knows(connection, self._row(connection), (count, digest))
+
+    def _write(
+        self, charges: Iterable[str], event: Event, plan: str | None, acknowledged: Head | None, *, again: bool
+    ) -> float:
+        plan, now = default_plan(event) if plan is None else plan, self.ledger.clock_days()
+        self._look_ahead(event, plan, now)
+        with self.ledger._writing() as connection:
+            row = self._row(connection)
+            _admission.check_acknowledged(connection, self.key, row, acknowledged)
+            _admission.check_taking_part(self.key, row)
+            charge = next(c for c in charges if again or not self._known(connection, row, c, event))
+            history = () if row is None else _records.histories(connection, [row])[row.id]
+            if again and self._known(connection, row, charge, event) and row is not None:
+                return spent(period_of(history, row.period), self.policy.delta, order=row.order)
+            period = _admission.current_period(row, self.policy, now)
+            after = self._admitted(row, history, event, plan, period)
+            if row is None:
+                row = self._begin(connection, self._order(None, event))
+            entry = _admission.entry_of(charge, event, plan, period=period, policy=self.policy, clock_days=now)
+            _records.append(connection, row, entry)
+        return after
+
+    def _look_ahead(self, event: Event, plan: str, now: float) -> None:
+        """Outside of the lock: the first epsilon of a new history takes tens of milliseconds, then it is looked up."""
+        row, history = self._history()
+        period = _admission.current_period(row, self.policy, now)
+        spent(
+            (*period_of(history, period), Planned(period, plan, event)),
+            self.policy.delta,
+            order=self._order(row, event),
         )
-        return int(cursor.lastrowid or 0)
 
-    @staticmethod
-    def _known(connection: sqlite3.Connection, ledger: int | None, charge: str, event: Event) -> bool:
-        row = connection.execute(
-            "SELECT ledger, sampling_rate, noise_multiplier, steps FROM charges WHERE charge = ?", (charge,)
-        ).fetchone()
-        if row is not None and row != (ledger, event.sampling_rate, event.noise_multiplier, event.steps):
-            raise PrivacyError(
-                f"Charge {charge[:12]} stands for another event than {event}; charge under an id of its own."
-            )
-        return row is not None
-
-    @staticmethod
-    def _events(connection: sqlite3.Connection, ledger: int | None) -> tuple[Event, ...]:
-        rows = connection.execute(
-            "SELECT sampling_rate, noise_multiplier, SUM(steps) FROM charges WHERE ledger = ? "
-            "GROUP BY sampling_rate, noise_multiplier",
-            (ledger,),
+    def _admitted(self, row: Row | None, history: Iterable[Planned], event: Event, plan: str, period: int) -> float:
+        budget = self.policy.budget_epsilon
+        return _admission.admitted(
+            history,
+            event,
+            plan,
+            period=period,
+            policy=self.policy,
+            budget=budget if row is None else min(budget, row.policy.budget_epsilon),
+            order=self._order(row, event),
         )
-        return merged(Event(sampling_rate=rate, noise_multiplier=noise, steps=steps) for rate, noise, steps in rows)
+
+    def _order(self, row: Row | None, event: Event) -> float:
+        return order_for(event, self.policy.budget_epsilon, self.policy.delta) if row is None else row.order
+
+    def _begin(self, connection: sqlite3.Connection, order: float) -> Row:
+        secret = self.ledger.database.durable
+        return _records.begin(connection, self.key, self.policy, order, secret_salt=secret)
+
+    def _row(self, connection: sqlite3.Connection) -> Row | None:
+        """The ledger's row or None, after checking the policy against the recorded one."""
+        row = _records.find(connection, [self.key]).get(self.key)
+        if row is not None:
+            _admission.check_promise(self.key, row.policy, self.policy)
+        return row
+
+    def _history(self) -> tuple[Row | None, tuple[Planned, ...]]:
+        with self.ledger.database.snapshot() as connection:
+            row = self._row(connection)
+            return row, () if row is None else _records.histories(connection, [row])[row.id]
+
+    def _known(self, connection: sqlite3.Connection, row: Row | None, charge: str, event: Event) -> bool:
+        """Whether the id was charged here; PrivacyError where it stands for another event, or other data's."""
+        found = _records.charged(connection, _chain.digest(charge))
+        if not found:
+            return False
+        if row is None or row.id not in found:
+            raise PrivacyError(
+                f"Charge {charge[:12]} stands for another event of other data than {self.key}; charge under an id of "
+                "its own."
+            )
+        _admission.check_same_event(charge, found[row.id][0], event)
+        return True

@@ -1,16 +1,18 @@
-"""What a ledger's file says was spent, read for a plan."""
+"""What a ledger's file says was spent, read for a plan; looking changes nothing there."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmrank.errors import ConfigError, nearest
+from mmrank.privacy import inspection
 from mmrank.privacy.accountant import Event
-from mmrank.privacy.ledger import Ledger, Policy
-from simulations._folder import RunFolder
-from simulations._look import ledgers
+from mmrank.privacy.inspection import Looked
+from mmrank.privacy.ledger import SECONDS_A_DAY
+from simulations._ledgers import ledger_file
 
 
 def spent_of(where: Path, data: str | None = None) -> tuple[dict[str, Any], tuple[Event, ...]]:
@@ -18,35 +20,26 @@ def spent_of(where: Path, data: str | None = None) -> tuple[dict[str, Any], tupl
 
     where: a run's folder, or a ledger's file. Raises ConfigError where there is no such ledger or data.
     """
-    accounts = ledgers(where)
+    with inspection.reading(ledger_file(where)) as connection:
+        accounts = inspection.look(connection, clock_days=time.time() / SECONDS_A_DAY)
     if not accounts:
         raise ConfigError(f"{where} is a ledger without any charge: everything is left; leave --ledger out.")
     account = _chosen(accounts, where, data)
-    policy = Policy(
-        mechanism=account["mechanism"],
-        unit=account["unit"],
-        delta=account["delta"],
-        budget_epsilon=account["budget"],
-    )
-    ledger = Ledger(file_of(where))
-    try:
-        return account, ledger.account(account["data"], policy).events()
-    finally:
-        ledger.close()
+    facts = {
+        "data": account.key,
+        "mechanism": account.policy.mechanism,
+        "unit": account.policy.unit,
+        "delta": account.policy.delta,
+        "budget": account.policy.budget_epsilon,
+        "epsilon": account.standing.epsilon,
+    }
+    return facts, account.standing.events
 
 
-def file_of(where: Path) -> Path:
-    """The ledger's file of a run's folder, or the file itself."""
-    if not where.is_dir():
-        return where
-    stored = RunFolder(where).settings().privacy.ledger
-    return where / "ledger.sqlite" if stored == "throwaway" else Path(stored).expanduser()
-
-
-def _chosen(accounts: Sequence[dict[str, Any]], where: Path, data: str | None) -> dict[str, Any]:
+def _chosen(accounts: Sequence[Looked], where: Path, data: str | None) -> Looked:
     if data is None:
-        return max(accounts, key=lambda account: account["epsilon"])
-    names = [account["data"] for account in accounts]
+        return max(accounts, key=lambda account: account.standing.epsilon)
+    names = [account.key for account in accounts]
     if data not in names:
         raise ConfigError(
             f"No data {data!r} in the ledger of {where}, which holds {len(names)}.{nearest(data, names)} "

@@ -233,6 +233,17 @@ def test_another_promise_over_the_same_data_is_refused(tmp_path, features):
     assert Vault(second, "large").train(toy_request(second)).code == "refused"
 
 
+def test_who_opted_out_trains_no_more_and_the_server_hears_that_the_policy_refuses(workspace):
+    vault = Vault(workspace, "large")
+    assert vault.train(toy_request(workspace)).code == "ok"
+    account = workspace.ledger.account(workspace.dataset.data_identity("large"), workspace.policy)
+    account.opt_out()
+    for request in (toy_request(workspace), toy_request(workspace, round_number=2)):
+        reply = vault.train(request)
+        assert (reply.code, reply.update, reply.epsilon) == ("refused", {}, 0.0)
+    assert Vault(workspace, "small").train(toy_request(workspace)).code == "ok"
+
+
 def test_a_kept_ledger_is_shared_by_runs_and_remembers_training_without_privacy(tmp_path, features):
     ledger = str(tmp_path / "kept.sqlite")
     for run in ("one", "two"):

@@ -79,8 +79,8 @@ def test_data_sets_are_counted_apart_and_share_the_file(ledger):
 
 def test_a_change_of_noise_is_composed_not_added(ledger):
     account, other = ledger.account("data", policy()), Event(sampling_rate=0.02, noise_multiplier=0.9, steps=8)
-    account.charge("a", ROUND)
-    assert account.charge("b", other) == epsilon([ROUND, other], DELTA)
+    account.charge("a", ROUND, plan="both")
+    assert account.charge("b", other, plan="both") == epsilon([ROUND, other], DELTA)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""What the charges of a ledger cost together: by which rule, and why that rule may be used.
+
+plan: all charges belong to one plan declared beforehand, or all have the same parameters (when to stop among equal
+steps is then the only choice). Privacy loss distributions compose them.
+filter: a second plan came, and may have been chosen in view of what the first gave. Renyi DP at one order, fixed when
+the ledger began, may be added up whatever was seen in between, up to a budget fixed beforehand (the Renyi privacy
+filter of Feldman and Zrnic 2021), so that it serves as the rule to stop by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from mmrank.privacy.accountant import Event, epsilon, filter_epsilon, filter_order, merged
+from mmrank.privacy.policy import Policy
+
+Composition = Literal["plan", "filter"]
+
+NOMINAL_BUDGET = 8.0
+"""Where the order is tuned for a ledger without a limit."""
+_ORDERS = (*(1 + step / 4 for step in range(1, 36)), *range(10, 33), 40, 48, 64, 96, 128, 256)
+_MANY = 10**6
+
+
+@dataclass(frozen=True, order=True)
+class Planned:
+    """`event` as charged under `plan`, in the period `period`; steps are those of all such charges together."""
+
+    period: int
+    plan: str
+    event: Event
+
+
+def default_plan(event: Event) -> str:
+    """The plan of a charge that names none: as many steps of these parameters as the budget holds."""
+    return f"{event.family} q={float(event.sampling_rate)!r} sigma={float(event.noise_multiplier)!r}"
+
+
+def composition(history: Iterable[Planned]) -> Composition:
+    """Which rule holds."""
+    history = tuple(history)
+    shapes = {(part.event.sampling_rate, part.event.noise_multiplier, part.event.family) for part in history}
+    return "plan" if len(shapes) <= 1 or len({part.plan for part in history}) <= 1 else "filter"
+
+
+def spent(history: Iterable[Planned], delta: float, *, order: float) -> float:
+    """Epsilon at `delta` of all of it together; 0 for nothing."""
+    history = tuple(history)
+    events = merged(part.event for part in history)
+    return epsilon(events, delta) if composition(history) == "plan" else filter_epsilon(events, delta, order=order)
+
+
+def period_of(history: Iterable[Planned], period: int) -> tuple[Planned, ...]:
+    """What was charged in that period."""
+    return tuple(part for part in history if part.period == period)
+
+
+def lifetime(history: Iterable[Planned], policy: Policy, *, order: float, clock_went_back: bool) -> float:
+    """The worst epsilon over every run of `policy.lifetime_periods` consecutive periods: what one datum can have paid.
+
+    clock_went_back: a period may then stand for another than the calendar's, so everything counts together.
+    """
+    history = tuple(history)
+    if clock_went_back or policy.renew_every_days is None:
+        return spent(history, policy.delta, order=order)
+    width = policy.lifetime_periods
+    windows = (
+        tuple(part for part in history if first <= part.period < first + width)
+        for first in sorted({part.period for part in history})
+    )
+    return max((spent(window, policy.delta, order=order) for window in windows), default=0.0)
+
+
+@lru_cache(maxsize=256)
+def order_for(first: Event, budget: float, delta: float) -> float:
+    """The order to fix when a ledger begins: of some, the one that lets most steps of `first` through.
+
+    `first` is public and known before anything is seen. The order that is best for an unsampled Gaussian
+    (`filter_order`) can be far too high under sampling: for 60 steps at q = 0.05 and sigma = 1.2 it is 12 for a budget
+    of 2, where epsilon is 55; at order 7 it is 2.7.
+    """
+    budget = min(budget, NOMINAL_BUDGET)
+    usual = filter_order(budget, delta)
+    if first.noise_multiplier == 0:
+        return usual
+
+    def steps_allowed(order: float) -> float:
+        def at(steps: int) -> float:
+            event = Event(
+                sampling_rate=first.sampling_rate,
+                noise_multiplier=first.noise_multiplier,
+                steps=steps,
+                family=first.family,
+            )
+            return filter_epsilon([event], delta, order=order)
+
+        # epsilon is linear in the steps: slope and offset from two points far from where it is cut off at 0
+        once, twice = at(_MANY), at(2 * _MANY)
+        slope, offset = (twice - once) / _MANY, 2 * once - twice
+        return (budget - offset) / slope if slope > 0 else 0.0
+
+    best = max((usual, *_ORDERS), key=steps_allowed)
+    return best if steps_allowed(best) > 0 else usual
