@@ -18,7 +18,7 @@ from scipy.stats import binom
 from mmrank.privacy._mixtures import Mixture, gaussian_profile
 from mmrank.privacy.events import UNIT, Relation
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[Any]
 
 TAIL_MASS = 1e-22
 """What is beyond the grid, counted as an infinite loss; also in ten million steps far below the smallest delta."""
@@ -148,15 +148,15 @@ def _profile(epsilons: Floats, forward: Floats, backward: Floats) -> Floats:
     negative = -epsilons[:0:-1]
     values = np.concatenate([-np.expm1(negative) + np.exp(negative) * backward[:0:-1], forward])
     ratios = np.exp(np.concatenate([negative, epsilons]))
-    hull: list[int] = []
-    for i, (ratio, value) in enumerate(zip(ratios.tolist(), values.tolist(), strict=True)):
-        while len(hull) > 1:
-            (before, low), (last, high) = [(ratios[j], values[j]) for j in hull[-2:]]
-            if (high - low) * (ratio - last) < (value - high) * (last - before):
-                break
-            hull.pop()
-        hull.append(i)
-    return np.asarray(np.interp(ratios, ratios[hull], values[hull]))
+    xs: list[float] = []
+    ys: list[float] = []
+    for x, y in zip(ratios.tolist(), values.tolist(), strict=True):
+        while len(xs) > 1 and (ys[-1] - ys[-2]) * (x - xs[-1]) >= (y - ys[-1]) * (xs[-1] - xs[-2]):
+            xs.pop()
+            ys.pop()
+        xs.append(x)
+        ys.append(y)
+    return np.asarray(np.interp(ratios, xs, ys))
 
 
 def _distribution(low: int, deltas: Floats, interval: float) -> Any:

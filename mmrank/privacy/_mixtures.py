@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr, ndtr
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[Any]
 
 _BLOCK = 1 << 14
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaln, logsumexp
+from scipy.special import gammaln
 from scipy.stats import binom
 
 from mmrank.privacy.events import UNIT, Event, Relation
@@ -93,7 +93,7 @@ def _sampled_whole(rate: float, noise: float, order: int) -> float:
     logs = logs + (order - i) * math.log1p(-rate)
     exponent = (i * i - i) / (2 * noise**2)
     logs = logs + exponent + np.log(-np.expm1(-exponent))
-    return float(np.logaddexp(0.0, logsumexp(logs)) / (order - 1))
+    return float(np.logaddexp(0.0, _log_sum(logs)) / (order - 1))
 
 
 def _sampled_broken(rate: float, noise: float, orders: Floats) -> Floats:
@@ -117,7 +117,7 @@ def _sampled_broken(rate: float, noise: float, orders: Floats) -> Floats:
             -np.expm1(-order * log_ratio[~small])
             - order * (np.exp(-(order - 1) * log_ratio[~small]) - np.exp(-order * log_ratio[~small]))
         )
-        high_log = logsumexp(high + order * log_ratio[~small]) if high.size else -math.inf
+        high_log = _log_sum(high + order * log_ratio[~small]) if high.size else -math.inf
         values.append(np.logaddexp(np.log1p(low.sum()), high_log) / (order - 1))
     return np.asarray(values)
 
@@ -136,4 +136,10 @@ def _coupled(rate: float, noise: float, relation: Relation) -> Floats:
     distance = own[:, None] + 2 * changed
     orders = np.asarray(ORDERS)
     exponents = (orders * (orders - 1) / (2 * noise**2))[:, None, None] * distance**2 + weights
-    return np.asarray(logsumexp(exponents, axis=(1, 2)) / (orders - 1))
+    return np.asarray([_log_sum(row) for row in exponents]) / (orders - 1)
+
+
+def _log_sum(logs: Floats) -> float:
+    # scipy's divides by subnormal numbers, and warns
+    top = float(logs.max())
+    return top + math.log(float(np.exp(logs - top).sum()))
