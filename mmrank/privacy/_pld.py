@@ -16,7 +16,6 @@ from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
-from dp_accounting import get_epsilon_gaussian
 
 from mmrank.privacy._losses import largest_loss, moments, step_losses
 from mmrank.privacy._mixtures import gaussian_profile
@@ -78,9 +77,23 @@ def _gaussian_noise(history: Sequence[Event]) -> float:
     return 1 / math.sqrt(sum(event.steps / event.noise_multiplier**2 for event in history))
 
 
-def _gaussian_epsilon(noise: float, delta: float) -> float:
-    # the root is found to 1e-12; rounded up
-    return float(get_epsilon_gaussian(noise, delta)) * (1 + 1e-9) + 1e-11
+def _gaussian_epsilon(noise: float, delta: float) -> float | None:
+    """By bisection, from above; None where epsilon is so large that its exponent loses the digits of delta."""
+
+    def fits(epsilon: float) -> bool:
+        return float(gaussian_profile(np.array([epsilon]), 1 / noise)[0]) <= delta - 1e-15
+
+    low, high = 0.0, 1.0
+    if fits(low):
+        return low
+    while not fits(high):
+        low, high = high, 2 * high
+        if high > 1e4:
+            return None
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
 
 
 @lru_cache(maxsize=4096)
