@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from mmrank.privacy.accountant import Event, epsilon, filter_epsilon, filter_order, merged
+from mmrank.privacy.accountant import Event, epsilon, merged
 from mmrank.privacy.policy import Policy
+from mmrank.privacy.renyi_filter import filter_epsilon, filter_order
 
 Composition = Literal["plan", "filter"]
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from mmrank.errors import BudgetExhaustedError, PrivacyError
-from mmrank.privacy import accountant
+from mmrank.privacy import _pld
 from mmrank.privacy.accountant import Event, epsilon
 from mmrank.privacy.ledger import Ledger, Policy, charge_id
 
@@ -218,7 +218,7 @@ def test_clients_with_one_history_look_epsilon_up(tmp_path, monkeypatch):
     accounts = [ledger.account(f"client-{row}", policy(5.0)) for row in range(200)]
     accounts[0].charge("first", ROUND)
     accounts[0].charge("second", ROUND)
-    monkeypatch.setattr(accountant, "_composed", lambda *_: pytest.fail("composed again"))
+    monkeypatch.setattr(_pld, "_composed", lambda *_: pytest.fail("composed again"))
     begun = time.process_time()
     for row, account in enumerate(accounts[1:]):
         account.charge(f"first-{row}", ROUND)

@@ -11,8 +11,9 @@ import pytest
 from mmrank.errors import LedgerRolledBackError, OptedOutError, PrivacyError
 from mmrank.privacy import inspection
 from mmrank.privacy._chain import digest
-from mmrank.privacy.accountant import Event, epsilon, filter_epsilon
+from mmrank.privacy.accountant import Event, epsilon
 from mmrank.privacy.ledger import Ledger, Policy
+from mmrank.privacy.renyi_filter import filter_epsilon
 
 ROUND = Event(sampling_rate=0.05, noise_multiplier=1.2, steps=5)
 OTHER = Event(sampling_rate=0.02, noise_multiplier=2.0, steps=3)
