@@ -11,19 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 from mmrank.privacy.accountant import Event, epsilon, merged
 from mmrank.privacy.policy import Policy
-from mmrank.privacy.renyi_filter import filter_epsilon, filter_order
+from mmrank.privacy.renyi_filter import filter_epsilon
 
 Composition = Literal["plan", "filter"]
-
-NOMINAL_BUDGET = 8.0
-"""Where the order is tuned for a ledger without a limit."""
-_ORDERS = (*(1 + step / 4 for step in range(1, 36)), *range(10, 33), 40, 48, 64, 96, 128, 256)
-_MANY = 10**6
 
 
 @dataclass(frozen=True, order=True)
@@ -73,35 +67,3 @@ def lifetime(history: Iterable[Planned], policy: Policy, *, order: float, clock_
         for first in sorted({part.period for part in history})
     )
     return max((spent(window, policy.delta, order=order) for window in windows), default=0.0)
-
-
-@lru_cache(maxsize=256)
-def order_for(first: Event, budget: float, delta: float) -> float:
-    """The order to fix when a ledger begins: of some, the one that lets most steps of `first` through.
-
-    `first` is public and known before anything is seen. The order that is best for an unsampled Gaussian
-    (`filter_order`) can be far too high under sampling: for 60 steps at q = 0.05 and sigma = 1.2 it is 12 for a budget
-    of 2, where epsilon is 55; at order 7 it is 2.7.
-    """
-    budget = min(budget, NOMINAL_BUDGET)
-    usual = filter_order(budget, delta)
-    if first.noise_multiplier == 0:
-        return usual
-
-    def steps_allowed(order: float) -> float:
-        def at(steps: int) -> float:
-            event = Event(
-                sampling_rate=first.sampling_rate,
-                noise_multiplier=first.noise_multiplier,
-                steps=steps,
-                family=first.family,
-            )
-            return filter_epsilon([event], delta, order=order)
-
-        # epsilon is linear in the steps: slope and offset from two points far from where it is cut off at 0
-        once, twice = at(_MANY), at(2 * _MANY)
-        slope, offset = (twice - once) / _MANY, 2 * once - twice
-        return (budget - offset) / slope if slope > 0 else 0.0
-
-    best = max((usual, *_ORDERS), key=steps_allowed)
-    return best if steps_allowed(best) > 0 else usual

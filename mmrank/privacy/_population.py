@@ -18,10 +18,11 @@ from mmrank.privacy._admission import (
     entry_of,
 )
 from mmrank.privacy._chain import Entry, Head, digest
-from mmrank.privacy._composition import Planned, order_for, period_of, spent
+from mmrank.privacy._composition import Planned, period_of, spent
 from mmrank.privacy._records import Row
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.policy import Policy
+from mmrank.privacy.renyi_filter import order_for
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 from mmrank.errors import PrivacyError
 from mmrank.privacy import _chain
 from mmrank.privacy._chain import CHARGE, Entry
-from mmrank.privacy._composition import default_plan, order_for
+from mmrank.privacy._composition import default_plan
 from mmrank.privacy._records import append, begin
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.policy import Policy
+from mmrank.privacy.renyi_filter import order_for
 
 VERSION = 2
 _TABLES = {"file", "ledgers", "events", "entries", "totals"}

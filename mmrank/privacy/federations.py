@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-
-import dp_accounting
-from dp_accounting.rdp import RdpAccountant
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from mmrank.errors import PrivacyError
 from mmrank.privacy.accountant import Event, check_delta, merged
@@ -26,6 +22,7 @@ from mmrank.privacy.plans import (
     claims_of,
     repeated,
 )
+from mmrank.privacy.renyi_filter import filter_epsilon, order_for
 
 
 def planned_noise(
@@ -84,7 +81,7 @@ def rounds_left(
         raise PrivacyError(f"Nothing is promised against {claim.view}: no number of rounds keeps epsilon={budget}.")
     history, most = merged(spent), MAX_PLANNED_STEPS // event.steps
     if history and not declared:
-        orders = {filter_order(first, budget, delta) for first in history}
+        orders = {order_for(first, budget, delta) for first in history}
         return min(_rounds_of_filter(history, event, budget, delta, order, most) for order in orders)
     return _largest(
         lambda rounds: epsilon_of((*history, repeated(event, rounds)), delta, accountant=claim.accountant) <= budget,
@@ -96,7 +93,7 @@ def _rounds_of_filter(
     history: tuple[Event, ...], event: Event, budget: float, delta: float, order: float, most: int
 ) -> int:
     def fits(rounds: int) -> bool:
-        return filtered_epsilon((*history, repeated(event, rounds)), delta, order=order) <= budget
+        return filter_epsilon((*history, repeated(event, rounds)), delta, order=order) <= budget
 
     return _largest(fits, most)
 
@@ -119,38 +116,6 @@ def check_budget(budget: float) -> None:
     """Raise PrivacyError for a budget that nothing can fit into, or that is none."""
     if not 0 < budget < math.inf:
         raise PrivacyError(f"Expected epsilon={budget} to be finite and above 0; give the budget that must last.")
-
-
-@lru_cache(maxsize=256)
-def filter_order(first: Event, budget: float, delta: float) -> float:
-    """The Renyi order at which the most steps of `first` fit into `budget`: known before the first of them."""
-
-    def fits(steps: int) -> bool:
-        return _renyi([replace(first, steps=steps)]).get_epsilon(delta) <= budget
-
-    steps = max(_largest(fits, MAX_PLANNED_STEPS), 1)
-    return float(_renyi([replace(first, steps=steps)]).get_epsilon_and_optimal_order(delta)[1])
-
-
-def filtered_epsilon(events: Iterable[Event], delta: float, *, order: float) -> float:
-    """Epsilon of the events' Renyi divergence at that one order, add/remove; also where events were chosen adaptively.
-
-    inf where an event had no noise.
-    """
-    events = merged(events)
-    if any(event.noise_multiplier == 0 for event in events):
-        return math.inf
-    return float(_renyi(events, orders=[order]).get_epsilon(delta))
-
-
-def _renyi(events: Iterable[Event], *, orders: Sequence[float] | None = None) -> RdpAccountant:
-    accountant = RdpAccountant(orders, neighboring_relation=dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    for event in events:
-        step = dp_accounting.PoissonSampledDpEvent(
-            event.sampling_rate, dp_accounting.GaussianDpEvent(event.noise_multiplier)
-        )
-        accountant.compose(step, event.steps)
-    return accountant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from mmrank.errors import PrivacyError
 from mmrank.privacy import _admission, _chain, _records
 from mmrank.privacy._chain import NO_HEAD, Entry, Head
-from mmrank.privacy._composition import Composition, Planned, default_plan, order_for, period_of, spent
+from mmrank.privacy._composition import Composition, Planned, default_plan, period_of, spent
 from mmrank.privacy._guard import Guard
 from mmrank.privacy._population import Charged, Round, charge_all
 from mmrank.privacy._records import Row
@@ -25,6 +25,7 @@ from mmrank.privacy._standing import Standing, standing
 from mmrank.privacy.accountant import Event, merged
 from mmrank.privacy.database import Database
 from mmrank.privacy.policy import Policy
+from mmrank.privacy.renyi_filter import order_for
 
 __all__ = ["Account", "Charged", "Head", "Ledger", "Policy", "Standing", "charge_id"]
 

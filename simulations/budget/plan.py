@@ -11,9 +11,10 @@ from typing import Any
 
 from mmrank.errors import MmrankError
 from mmrank.privacy.accountant import Event, epsilon, merged
-from mmrank.privacy.federations import filter_order, filtered_epsilon, in_both, rounds_left
+from mmrank.privacy.federations import in_both, rounds_left
 from mmrank.privacy.persons import Share, person_epsilon
 from mmrank.privacy.plans import ACCOUNTANTS, Claim, Plan, repeated
+from mmrank.privacy.renyi_filter import filter_epsilon, order_for
 from simulations.budget.ask import Ask, Settled, settled
 
 EVERY_ROUND_UP_TO = 100
@@ -196,7 +197,7 @@ def _spent(
         return found
     target = found["epsilon"] if budget is None else budget
     with_plan = [
-        filtered_epsilon([*events, *ahead], plan.delta, order=filter_order(first, max(target, 1e-3), plan.delta))
+        filter_epsilon([*events, *ahead], plan.delta, order=order_for(first, max(target, 1e-3), plan.delta))
         for first in events
         if first.noise_multiplier > 0
     ]

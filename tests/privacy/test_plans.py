@@ -12,14 +12,13 @@ from scipy.stats import binom, norm
 from mmrank.errors import PrivacyError
 from mmrank.privacy.accountant import Event, epsilon
 from mmrank.privacy.federations import (
-    filter_order,
-    filtered_epsilon,
     in_both,
     planned_noise,
     rounds_left,
 )
 from mmrank.privacy.persons import Share, person_epsilon
 from mmrank.privacy.plans import Plan, repeated
+from mmrank.privacy.renyi_filter import filter_epsilon, order_for
 from mmrank.privacy.size_classes import SizeClass, class_rates, edges
 
 
@@ -208,9 +207,9 @@ def test_a_plan_chosen_in_view_of_results_is_stopped_by_a_filter_of_one_order():
     spent = [repeated(claim.event, 20)]
     chosen = rounds_left(claim, 2.9, 1e-4, spent=spent)
     assert 0 < chosen < rounds_left(claim, 2.9, 1e-4, spent=spent, declared=True)
-    order = filter_order(claim.event, 2.9, 1e-4)
-    assert filtered_epsilon([*spent, repeated(claim.event, chosen)], 1e-4, order=order) <= 2.9
-    assert filtered_epsilon([*spent, repeated(claim.event, chosen + 1)], 1e-4, order=order) > 2.9
+    order = order_for(claim.event, 2.9, 1e-4)
+    assert filter_epsilon([*spent, repeated(claim.event, chosen)], 1e-4, order=order) <= 2.9
+    assert filter_epsilon([*spent, repeated(claim.event, chosen + 1)], 1e-4, order=order) > 2.9
     unlike = [*spent, Event(sampling_rate=1.0, noise_multiplier=30.0, steps=3)]
     assert rounds_left(claim, 2.9, 1e-4, spent=unlike) <= chosen  # whichever of the two was first
     assert rounds_left(claim, 2.9, 1e-4, spent=[Event(sampling_rate=0.1, noise_multiplier=0.0, steps=1)]) == 0
@@ -222,8 +221,8 @@ def test_the_filter_is_renyi_dp_at_that_order():
     # Canonne, Kamath and Steinke 2020, Proposition 12
     exact = divergence + math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
     event = Event(sampling_rate=1.0, noise_multiplier=noise, steps=steps)
-    assert filtered_epsilon([event], delta, order=order) == pytest.approx(exact, rel=1e-9)
-    assert filtered_epsilon([event], delta, order=order) >= epsilon([event], delta)
+    assert filter_epsilon([event], delta, order=order) == pytest.approx(exact, rel=1e-9)
+    assert filter_epsilon([event], delta, order=order) >= epsilon([event], delta)
 
 
 def test_classes_give_q_from_the_declared_size_alone():
