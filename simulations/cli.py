@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmrank.errors import ConfigError, MmrankError
+from simulations import commands_audit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +45,7 @@ data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_mar
 budget_app = typer.Typer(help="Plan a privacy budget.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(budget_app, name="budget")
+app.command("audit", epilog=commands_audit.EXAMPLE)(commands_audit.audit)
 
 Config = Annotated[Path, typer.Argument(help="A YAML file, such as simulations/configs/quickstart.yaml.")]
 Overrides = Annotated[
