@@ -53,7 +53,8 @@ def _lines(report: dict) -> list[dict[str, str]]:
     """The figures, one a line."""
     lines = [{"": "claimed epsilon", "figure": f"{report['epsilon']:.4g}", "how": f"delta {report['delta']:g}"}]
     for confidence, bound in report["lower_bound"].items():
-        how = f"{bound['correct']} of {bound['guesses']} guesses right by {bound['score']} ({bound['method']})"
+        right = f"{bound['correct']} of {bound['guesses']} guesses of {bound['side']} right"
+        how = f"{right} by {bound['score']} ({bound['method']})"
         lines.append({"": f"lower bound at {float(confidence):.1%}", "figure": f"{bound['epsilon']:.4g}", "how": how})
     for name, figures in report["membership"].items():
         low, high = figures["auc"]["ci95"]

@@ -6,13 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
+import dp_accounting
 import numpy as np
+from dp_accounting.pld import privacy_loss_distribution
 
 from mmrank.privacy.accountant import Event, epsilon, merged
 
-_DELTAS = tuple(float(delta) for delta in np.geomspace(1e-6, 0.8, 20))
-"""Where a curve is taken: what lies between two points is bounded by both of them."""
+INTERVAL = 1e-3
+"""Of the privacy losses; coarse, and rounded so that more is allowed than is true: an audit then says less."""
+LARGEST_EPSILON = 100.0
+"""At delta 1e-6. A curve above it is never refuted, and takes long to compose: it is left empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +45,30 @@ class Profile:
 
 
 def profile(events: Sequence[Event]) -> Profile:
-    """The curve of a history of events, by the accountant that charges them."""
+    """The curve of a history of Poisson-sampled Gaussian events."""
     return _profile(merged(events))
 
 
 @lru_cache(maxsize=256)
 def _profile(history: tuple[Event, ...]) -> Profile:
-    return Profile.of((epsilon(history, delta), delta) for delta in _DELTAS)
+    """Composed for itself, and once for the whole curve, where the accountant answers for one delta."""
+    rho = sum(event.steps / (2 * event.noise_multiplier**2) for event in history)
+    unamplified = rho + 2 * math.sqrt(rho * math.log(1e6))
+    if unamplified > LARGEST_EPSILON and epsilon(history, 1e-6) > LARGEST_EPSILON:
+        return Profile.of(())
+    composed: Any = None
+    for event in history:
+        step = privacy_loss_distribution.from_gaussian_mechanism(
+            standard_deviation=event.noise_multiplier,
+            pessimistic_estimate=True,
+            value_discretization_interval=INTERVAL,
+            sampling_prob=event.sampling_rate,
+            neighboring_relation=dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
+        ).self_compose(event.steps)
+        composed = step if composed is None else composed.compose(step)
+    points = np.concatenate([np.linspace(0, 1, 21), np.linspace(1.1, 4, 30), np.linspace(4.5, 30, 52)])
+    deltas = composed.get_delta_for_epsilon(list(points))
+    return Profile(epsilons=points, deltas=np.asarray(deltas, dtype=float))
 
 
 def refuted(*, canaries: int, guesses: int, correct: int, curve: Profile, significance: float) -> bool:

@@ -28,6 +28,8 @@ PARAMETER = "query_style.weight"
 """The ranker's matrix [2 style_dim, feature_dim] whose entries the canaries own."""
 STRENGTH = 3.0
 """A canary's first gradient over the clip: its entry may be learned a little before it falls below the clip."""
+LOUDNESS = 10.0
+"""Of the reserved queries' rows: the items' styles are that much fainter, and so is what they do to other layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +117,11 @@ def _query(word: int) -> str:
 def _reserve(features: FeatureTable, looks: int, words: int, strength: float) -> FeatureTable:
     """Two items for each direction of style, alike but for its sign, and a query for each direction of text.
 
-    With even scores the gradient of a slate of two is minus their half difference: minus `strength`.
+    With even scores a slate's gradient is minus half the difference of its items times the query: minus `strength`.
     """
     style = torch.zeros(2 * looks, looks)
-    style[0::2], style[1::2] = strength * torch.eye(looks), -strength * torch.eye(looks)
+    style[0::2] = strength / LOUDNESS * torch.eye(looks)
+    style[1::2] = -style[0::2]
     added = {"style": style}
     values = {item.name: getattr(features, item.name) for item in fields(features) if item.name != "_queries"}
     for name, value in values.items():
@@ -131,7 +134,7 @@ def _reserve(features: FeatureTable, looks: int, words: int, strength: float) ->
 
 
 class _Reserved:
-    """A text encoder with one unit row for each reserved query; everything else is the encoder's own."""
+    """A text encoder with one direction for each reserved query; everything else is the encoder's own."""
 
     def __init__(self, encoder: TextEncoder, words: int) -> None:
         self._encoder = encoder
@@ -148,7 +151,7 @@ class _Reserved:
         for place, text in enumerate(texts):
             if text in self._words:
                 rows[place] = 0
-                rows[place, self._words[text]] = 1
+                rows[place, self._words[text]] = LOUDNESS
         return rows
 
     def tower(self, dim: int) -> nn.Module:

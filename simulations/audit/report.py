@@ -133,6 +133,7 @@ def _bound(verdict: Verdict) -> dict[str, Any]:
         "epsilon": best.bound,
         "score": best.guessed.score,
         "method": best.method,
+        "side": best.guessed.side,
         "guesses": best.guessed.guesses,
         "correct": best.guessed.correct,
         "tests": verdict.tests,

@@ -1,7 +1,7 @@
-"""What an attacker reads of the canaries: each noisy step, each update that the server saw, and the model.
+"""What an attacker reads of the canaries: each noisy step, and the model.
 
-The ledger's claim holds against whoever sees every noisy step, so scores may be made of them; the server sees the
-updates, everybody the model. All of it is had after the noise.
+The ledger's claim holds against whoever sees every noisy step, so a score may be made of them; everybody sees the
+model, and the server what moved it. All of it is had after the noise.
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ from simulations.audit.canaries import PARAMETER, CanarySlates
 
 @dataclass(kw_only=True)
 class Reading:
-    """Sums over a run so far, by canary: float64 [m]. shares: of each round, how much of the clip canaries filled."""
+    """steps: sums over a run so far, by canary, float64 [m]. shares: how much of the clip they filled, by round."""
 
     steps: np.ndarray
-    updates: np.ndarray
     shares: list[float] = field(default_factory=list)
-    steps_seen: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +89,7 @@ def watch(mechanism: Mechanism, canaries: CanarySlates, settings: Settings) -> t
         raise ConfigError(
             f"Expected privacy.mechanism={mechanism.name} to be dp_sgd, whose canaries are slates; audit such a run."
         )
-    reading = Reading(steps=np.zeros(len(canaries)), updates=np.zeros(len(canaries)))
+    reading = Reading(steps=np.zeros(len(canaries)))
     own = np.zeros(len(canaries))
 
     def on_round(problem: LocalProblem) -> None:
@@ -101,7 +99,6 @@ def watch(mechanism: Mechanism, canaries: CanarySlates, settings: Settings) -> t
     def on_step(gradients: Mapping[str, Tensor]) -> None:
         seen = canaries.signals(gradients) * mechanism.expected_batch_size / mechanism.max_grad_norm
         reading.steps += log_likelihood_ratio(seen, own, mechanism.noise_multiplier, mechanism.sampling_rate)
-        reading.steps_seen += 1
 
     return Watched(mechanism=mechanism, on_round=on_round, on_step=on_step), reading
 

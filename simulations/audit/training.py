@@ -20,7 +20,7 @@ from mmrank.ranker import build_ranker, parameters_of
 from mmrank.settings import Settings
 from server.rounds import OnRound, run_rounds
 from simulations.audit.canaries import PARAMETER, CanarySlates, WithCanaries, canary_slates
-from simulations.audit.scores import Reading, watch
+from simulations.audit.scores import watch
 
 SAMPLE = 64
 """Of so many clients, the one with the fewest slates is audited: the others' slates only hide a canary."""
@@ -72,7 +72,7 @@ def attack(
     watched, reading = watch(workspace.mechanism, made, settings)
     workspace.mechanism = watched
     initial = parameters_of(ranker)
-    server = _Server(Vault(workspace, client), made, reading)
+    server = _Server(Vault(workspace, client))
     final = run_rounds(
         settings,
         initial=initial,
@@ -91,7 +91,6 @@ def attack(
         included=included,
         scores={
             "steps": reading.steps,
-            "updates": reading.updates,
             "model": _entries(final, made) - _entries(initial, made),
         },
         events=events,
@@ -129,10 +128,10 @@ def _entries(parameters: Mapping[str, np.ndarray], made: CanarySlates) -> np.nda
 
 
 class _Server:
-    """A messenger with one client at its other end, whose answers it reads."""
+    """A messenger with one client at its other end."""
 
-    def __init__(self, vault: Vault, made: CanarySlates, reading: Reading) -> None:
-        self._vault, self._made, self._reading = vault, made, reading
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
         self.answered, self.epsilon, self.last = 0, 0.0, "ok"
 
     def clients(self, at_least: int) -> Sequence[str]:
@@ -149,5 +148,4 @@ class _Server:
             self.last = reply.code
             if reply.code == "ok":
                 self.answered, self.epsilon = self.answered + 1, reply.epsilon
-                self._reading.updates += _entries(reply.update, self._made)
             yield client, reply

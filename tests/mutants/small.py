@@ -14,7 +14,7 @@ from mmrank.privacy.noise import SeededNoise
 from mmrank.privacy.per_unit import PerUnitGradients, build_per_unit
 
 CANARIES = 500
-STEEPNESS = 3.0
+STEEPNESS = 5.0
 """A canary's gradient over the clip."""
 CLIP = 0.5
 

@@ -135,6 +135,7 @@ def test_guesses_are_counted_at_both_ends():
     assert right_guesses(scores, included, 6) == 4
     assert right_guesses(np.zeros(6), included, 6) == 2  # ties fall by place, which no coin knows
     assert right_guesses(-scores, included, 6) == 2
+    assert [right_guesses(scores, included, guesses, "in") for guesses in (1, 2, 3, 6)] == [1, 1, 2, 3]
 
 
 def test_the_grid_of_guesses_knows_the_number_of_canaries_alone():
@@ -178,7 +179,7 @@ def test_the_whole_curve_proves_more_than_one_point():
             guesses=guesses,
             correct=right_guesses(scores, included, guesses),
             delta=1e-5,
-            significance=0.05 / 5,
+            significance=0.05 / verdict.tests,
         )
         for guesses in guess_grid(2000)
     )
@@ -199,7 +200,7 @@ def test_a_run_without_a_promise_is_bounded_and_never_refuted():
     events = (Event(sampling_rate=1.0, noise_multiplier=0.0, steps=1),)
     verdict = judge({"score": scores}, included, events=events, delta=1e-5, confidence=0.999)
     assert verdict.claim == math.inf
-    assert verdict.bound > 3
+    assert 1.4 < verdict.bound <= verdict.ceiling  # delta weighs 2 m delta: more canaries would not help
     assert not verdict.refuted
     assert verdict.below_resolution
 
