@@ -12,12 +12,11 @@ import dp_accounting
 import numpy as np
 from dp_accounting.pld import privacy_loss_distribution
 
-from mmrank.privacy.accountant import Event, epsilon, merged
+from mmrank.privacy.accountant import Event, merged
 
-INTERVAL = 1e-3
-"""Of the privacy losses; coarse, and rounded so that more is allowed than is true: an audit then says less."""
-LARGEST_EPSILON = 100.0
-"""At delta 1e-6. A curve above it is never refuted, and takes long to compose: it is left empty."""
+INTERVALS = ((200.0, 1e-3), (2000.0, 1e-2))
+"""(epsilon without the gain of sampling up to here, interval of the privacy losses): rounded so that more is allowed
+than is true, and an audit says less. A curve above the last is never refuted, and would take long: it is left empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +53,15 @@ def _profile(history: tuple[Event, ...]) -> Profile:
     """Composed for itself, and once for the whole curve, where the accountant answers for one delta."""
     rho = sum(event.steps / (2 * event.noise_multiplier**2) for event in history)
     unamplified = rho + 2 * math.sqrt(rho * math.log(1e6))
-    if unamplified > LARGEST_EPSILON and epsilon(history, 1e-6) > LARGEST_EPSILON:
+    interval = next((interval for most, interval in INTERVALS if unamplified <= most), None)
+    if interval is None:
         return Profile.of(())
     composed: Any = None
     for event in history:
         step = privacy_loss_distribution.from_gaussian_mechanism(
             standard_deviation=event.noise_multiplier,
             pessimistic_estimate=True,
-            value_discretization_interval=INTERVAL,
+            value_discretization_interval=interval,
             sampling_prob=event.sampling_rate,
             neighboring_relation=dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
         ).self_compose(event.steps)
