@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from mmrank.errors import PrivacyError
-from mmrank.privacy._tradeoff import Profile, profile, refuted
+from mmrank.privacy._tradeoff import profile, refuted
 from mmrank.privacy.accountant import Event, epsilon
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -97,9 +97,9 @@ def curve_lower_bound(
     low, high = -1, last  # what is refuted is all up to `low`, what is not all from `high` on
     step = 2
     while high - low > 1:  # from the claim outwards: the curves far below it are costly and seldom needed
-        test = refuting(place)
-        if test is not None:
-            low, found = place, test
+        refuter = refuting(place)
+        if refuter is not None:
+            low, found = place, refuter
         else:
             high = place
         if high == last:
@@ -259,19 +259,3 @@ def _check(scores: Mapping[str, np.ndarray], included: np.ndarray) -> None:
                 f"Expected score {name} to be a number for each of {len(included)} canaries, not {values.shape} with "
                 f"{int(np.isnan(values).sum())} NaN; leave it out."
             )
-
-
-__all__ = [
-    "Finding",
-    "Guessed",
-    "Profile",
-    "Verdict",
-    "curve_lower_bound",
-    "guess_grid",
-    "judge",
-    "lower_bound",
-    "p_value",
-    "profile",
-    "refuted",
-    "right_guesses",
-]

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from mmrank.errors import PrivacyError
+from mmrank.privacy._tradeoff import Profile
 from mmrank.privacy.accountant import Event, epsilon
 from mmrank.privacy.audit import (
-    Profile,
     guess_grid,
     judge,
     lower_bound,
