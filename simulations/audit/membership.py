@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from client.datasets import Dataset
+from client.datasets import Dataset, Split
 from client.training import fit
 from mmrank import components
 from mmrank.errors import ConfigError
@@ -28,6 +28,8 @@ from server.rounds import draw_cohort
 
 SLATES = 1000
 """Members, and as many non-members, that are attacked at most."""
+ENOUGH = 100
+"""Of each, from clients that were never asked, or held-out slates stand for the others."""
 PAIRS = 2
 """Pairs of reference models; the two of a pair are trained on complementary halves, so each slate is out of one."""
 EPOCHS = 3
@@ -39,12 +41,13 @@ def membership(
 ) -> dict[str, dict[str, object]]:
     """Both attacks on the model `parameters`, and as controls on the model before training, by name.
 
-    Members are training slates of clients that were asked; non-members are the same clients' held-out slates, later in
-    time and with longer histories: what a control finds is that difference, and no leak; so is that much of what an
-    attack finds. Each is {"auc", "tpr_at_1%_fpr"} with intervals.
+    Members are training slates of clients that were asked. Non-members are training slates of clients of the same kind
+    that never were, where there are enough: alike in all but membership. Else they are the asked clients' held-out
+    slates, later in time and with longer histories: an attack finds that difference too, which is no leak (so does the
+    control, in part). Each is {"auc", "tpr_at_1%_fpr"} with intervals, and says which non-members it had.
     Raises ConfigError where there are fewer than 2 of either.
     """
-    slates, member = _slates(settings, dataset, seed)
+    slates, member, others = _slates(settings, dataset, seed)
     ranker = build_ranker(settings.model, seed=settings.seed)
     batch = _collated(slates, settings)
     untrained = _losses(ranker, batch, features, settings)
@@ -57,7 +60,7 @@ def membership(
         "rmia": rmia_scores(losses, outside),
         "rmia, untrained": rmia_scores(untrained, outside),
     }
-    return {name: attack_figures(values, member).to_dict() for name, values in scores.items()}
+    return {name: attack_figures(values, member).to_dict() | {"others": others} for name, values in scores.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,25 +135,37 @@ def asked_clients(settings: Settings, dataset: Dataset) -> list[str]:
     return [client for client in clients if client in asked]
 
 
-def _slates(settings: Settings, dataset: Dataset, seed: int) -> tuple[list[Slate], np.ndarray]:
-    """At most SLATES members and SLATES others with something relevant, and which is which, bool [n]."""
+def _slates(settings: Settings, dataset: Dataset, seed: int) -> tuple[list[Slate], np.ndarray, str]:
+    """At most SLATES members and as many others, which is which, bool [n], and who the others are."""
     draw = numpy_generator(seed, "membership-slates")
-    inside: list[Slate] = []
-    outside: list[Slate] = []
-    clients = asked_clients(settings, dataset)
-    for place in draw.permutation(len(clients)):
-        inside += _relevant(dataset.slates(clients[place], "train"))
-        outside += _relevant(dataset.slates(clients[place], "validation"))
-        outside += _relevant(dataset.slates(clients[place], "test"))
-        if min(len(inside), len(outside)) >= SLATES:
-            break
+    asked = asked_clients(settings, dataset)
+    left = set(asked)
+    never = [client for client in dataset.client_ids if client not in left]
+    kinds = {dataset.kind(client) for client in never}
+    alike = [client for client in asked if dataset.kind(client) in kinds]
+    groups = [_some(dataset, clients, ("train",), draw) for clients in (alike, never)]
+    others = "training slates of clients that were never asked"
+    if min(map(len, groups)) < ENOUGH:
+        groups = [_some(dataset, asked, splits, draw) for splits in (("train",), ("validation", "test"))]
+        others = "held-out slates of the members' clients"
+    inside, outside = groups
     if min(len(inside), len(outside)) < 2:
         raise ConfigError(
             f"Expected at least 2 members and 2 others to attack, not {len(inside)} and {len(outside)}; "
             "audit a run with more slates."
         )
-    chosen = [[group[i] for i in draw.permutation(len(group))[:SLATES]] for group in (inside, outside)]
-    return chosen[0] + chosen[1], np.arange(len(chosen[0]) + len(chosen[1])) < len(chosen[0])
+    return inside + outside, np.arange(len(inside) + len(outside)) < len(inside), others
+
+
+def _some(dataset: Dataset, clients: list[str], splits: tuple[Split, ...], draw: np.random.Generator) -> list[Slate]:
+    """SLATES of those clients' slates at most, clients drawn until there are so many."""
+    found: list[Slate] = []
+    for place in draw.permutation(len(clients)):
+        for split in splits:
+            found += _relevant(dataset.slates(clients[place], split))
+        if len(found) >= SLATES:
+            break
+    return [found[i] for i in draw.permutation(len(found))[:SLATES]]
 
 
 def _relevant(slates: list[Slate]) -> list[Slate]:
