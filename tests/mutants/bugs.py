@@ -95,9 +95,9 @@ def charge_forgotten(patch: pytest.MonkeyPatch) -> None:
     for name in ("charge", "claim"):
         honest = getattr(Account, name)
 
-        def wrong(self: Account, charges, event, honest=honest) -> float:
+        def wrong(self: Account, charges, event, honest=honest, **plan) -> float:
             if not self.events():
-                return honest(self, charges, event)
+                return honest(self, charges, event, **plan)
             return epsilon((*self.events(), event), self.policy.delta)
 
         patch.setattr(Account, name, wrong)
@@ -162,9 +162,9 @@ def private_denominator(patch: pytest.MonkeyPatch) -> None:
     """A step is divided by the number of units that it held."""
     accumulate, step = UnitOptimizer.accumulate, UnitOptimizer.step
 
-    def counted(self, gradients, inputs, *, size):
+    def counted(self, gradients, inputs, *, size, **units):
         vars(self)["held"] = vars(self).get("held", 0) + len(next(iter(inputs.values())))
-        accumulate(self, gradients, inputs, size=size)
+        accumulate(self, gradients, inputs, size=size, **units)
 
     def divided(self, closure=None):
         self.expected_batch_size = max(vars(self).pop("held", 0), 1)
@@ -178,9 +178,9 @@ def recompute_on_retry(patch: pytest.MonkeyPatch) -> None:
     """A request that comes again is trained again, on the charge of the first."""
     claim = Account.claim
 
-    def same_charge(self: Account, charges, event) -> float:
+    def same_charge(self: Account, charges, event, **plan) -> float:
         first = next(iter(charges))
-        return self.epsilon() if self.has(first) else claim(self, itertools.chain([first], charges), event)
+        return self.epsilon() if self.has(first) else claim(self, itertools.chain([first], charges), event, **plan)
 
     patch.setattr(Outbox, "get", lambda self, **key: None)
     patch.setattr(Outbox, "put", lambda self, reply, **key: reply)
