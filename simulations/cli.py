@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmrank.errors import ConfigError, MmrankError
-from simulations import commands_tune
+from simulations import commands_audit, commands_tune
 from simulations._terminal import Config, Json, Overrides, Resume
 from simulations._terminal import cell as _cell
 from simulations._terminal import print_json as _print_json
@@ -48,6 +48,7 @@ data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_mar
 app.add_typer(data_app, name="data")
 app.add_typer(budget_app, name="budget")
 app.add_typer(ledger_app, name="ledger")
+app.command("audit", epilog=commands_audit.EXAMPLE)(commands_audit.audit)
 
 Run = Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.")]
 
