@@ -103,15 +103,12 @@ def history_rdp(history: History, orders: np.ndarray = ORDERS) -> np.ndarray:
     accountant = RdpAccountant(list(orders))
     total = np.zeros(len(orders))
     for event in history:
-        family = getattr(event, "family", "gaussian")
-        if family == "concentrated":
+        if event.family == "concentrated":
             total += event.steps * orders / (2 * event.noise_multiplier**2)
-        elif family == "gaussian":
+        else:
             gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
             with _silent():
                 accountant.compose(dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian), event.steps)
-        else:
-            raise PrivacyError(f"Expected an event of family gaussian or concentrated, not {family!r}.")
     return total + _filled(orders, accountant.rdp)
 
 

@@ -67,6 +67,14 @@ class Watched:
     def micro_batch_size(self) -> int:
         return self.mechanism.micro_batch_size
 
+    @property
+    def slates_per_unit(self) -> int:
+        return self.mechanism.slates_per_unit
+
+    def release(self, update: Mapping[str, np.ndarray], *, clip: float, noise: Noise) -> dict[str, np.ndarray]:
+        """The mechanism's own."""
+        return self.mechanism.release(update, clip=clip, noise=noise)
+
     def train(self, problem: LocalProblem, *, noise: Noise, shuffle: np.random.Generator) -> None:
         """The mechanism's own round, on the same problem."""
         self.on_round(problem)

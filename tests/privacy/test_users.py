@@ -115,4 +115,4 @@ def test_people_who_are_not_known_can_not_be_promised_anything():
 def test_nobody_at_all_is_noise():
     empty = {name: tensor[:0] for name, tensor in examples(2).items()}
     moved = train(users(noise_multiplier=1.0), empty, owners=np.zeros(0, int), noise=SecureNoise())
-    assert np.abs(moved).min() > 0
+    assert np.count_nonzero(moved) > 0.9 * moved.size
