@@ -25,6 +25,8 @@ from mmrank.wire import input_hash
 
 logger = logging.getLogger(__name__)
 
+POPULATION = "population/"
+"""How the key of a people's ledger begins."""
 LEDGER = "population.sqlite"
 """A throwaway population ledger, in the run's folder."""
 
@@ -109,7 +111,7 @@ def population_ledger(settings: Settings, *, state_dir: Path) -> Ledger:
 
 def population_key(settings: Settings) -> str:
     """The key of the people's ledger: every run over the same people draws on the same budget."""
-    return f"population/{settings.privacy.population}"
+    return f"{POPULATION}{settings.privacy.population}"
 
 
 def policy_of(settings: Settings) -> Policy:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 import subprocess
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mmrank.privacy import inspection
+from mmrank.privacy.accountant import Event, epsilon
 from mmrank.privacy.client_update import ClientUpdate
+from mmrank.privacy.group import changed_epsilon, group_epsilon
+from mmrank.privacy.ledger import SECONDS_A_DAY
 from mmrank.privacy.mechanism import build_mechanism
 from mmrank.ranker import build_ranker
 from mmrank.settings import PrivacySettings, Settings
+from server.population import POPULATION
 from simulations._federation import epsilons
 
 ACCOUNTANT = "PLD (dp-accounting)"
@@ -87,7 +93,38 @@ def privacy_facts(settings: Settings, state_dir: Path) -> dict[str, Any]:
         "clipping": privacy.clipping,
         "noise_cohort_size": privacy.noise_cohort_size,
         "ledger": privacy.ledger,
-    }
+    } | _people(settings, state_dir)
+
+
+def _people(settings: Settings, state_dir: Path) -> dict[str, Any]:
+    """What people pay who are more than one unit of the ledger that paid most, each composed anew from its events."""
+    privacy = settings.privacy
+    if privacy.mechanism != "dp_sgd":
+        return {}
+    events, delta = spent_most(settings, state_dir), privacy.delta
+    found: dict[str, Any] = {"person_at_two_merchants": epsilon([*events, *events], delta)}
+    if privacy.unit == "slate":
+        histories = settings.model.history_length if settings.model.use_behaviour else 0
+        found |= {
+            "person_with_slates": {str(units): group_epsilon(events, delta, units=units) for units in (5, 10)},
+            "event_in_histories": {
+                "histories": histories,
+                "epsilon": changed_epsilon(events, delta, own=1, changed=histories),
+            },
+        }
+    return found
+
+
+def spent_most(settings: Settings, state_dir: Path) -> tuple[Event, ...]:
+    """The events of the client's ledger, in the file that this run charged, that paid most; none before any charge."""
+    throwaway = settings.privacy.ledger == "throwaway"
+    path = state_dir / "ledger.sqlite" if throwaway else Path(settings.privacy.ledger).expanduser()
+    if not path.is_file():
+        return ()
+    with inspection.reading(path) as connection:
+        accounts = inspection.look(connection, clock_days=time.time() / SECONDS_A_DAY)
+    clients = [account.standing for account in accounts if not account.key.startswith(POPULATION)]
+    return max(clients, key=lambda standing: standing.epsilon).events if clients else ()
 
 
 def model_facts(settings: Settings) -> dict[str, Any]:

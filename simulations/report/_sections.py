@@ -53,6 +53,10 @@ def headline(result: Mapping[str, Any]) -> str:
         boxes.append((f"{gain['mean']:.2f}", f"of the gain of centralised training [{low:.2f}, {high:.2f}]"))
     private = privacy["mechanism"] != "no_privacy"
     boxes.append((f"ε = {number(privacy['epsilon_max'])}", f"for one {privacy['unit']}" if private else "no privacy"))
+    if private and privacy["ledger"] == "throwaway":
+        boxes.append(
+            ("throwaway", "ledger: what was spent is forgotten with the run, so this promises nobody anything")
+        )
     boxes.append((str(result["rounds"]), "rounds"))
     boxes.append(
         (f"{result['seconds']['total']:.0f} s", f"in all, {result['client_updates_per_second']:.1f} updates a second")
@@ -73,13 +77,12 @@ def _promise(privacy: Mapping[str, Any]) -> str:
     if privacy["mechanism"] == "no_privacy":
         return _page.paragraph("No differential privacy: updates left the clients as they were (ε = ∞).")
     text = (
-        f"Each client's updates are ({number(privacy['epsilon_max'])}, {privacy['delta']:g})-differentially private "
-        f"for one {privacy['unit']}: {privacy['adjacency']} adjacency, {privacy['sampler']} sampling inside the "
-        f"client, accounted with {privacy['accountant']}. The client itself adds the noise, so the server learns no "
-        f"more than those who see the released models (ε = {number(privacy['epsilon_server_view'])} against it). The "
-        f"median client spent {number(privacy['epsilon_median'])} of a budget of {number(privacy['budget'])}. A person "
-        f"has more than one {privacy['unit']} and is protected less."
-    )
+        f"What clients hold is ({number(privacy['epsilon_max'])}, {privacy['delta']:g})-differentially private for one "
+        f"{privacy['unit']}: {privacy['adjacency']}; sampler: {privacy['sampler']}; accounted with "
+        f"{privacy['accountant']}. The promise is against {privacy['view']}; trusted with the data is "
+        f"{privacy['trust']}. Against the server ε = {number(privacy['epsilon_server_view'])}. "
+        f"{number(privacy['epsilon_median'])} of a budget of {number(privacy['budget'])} is the median client's."
+    ) + _people(privacy)
     seeded = (
         " The noise came from a seed, so that this simulation repeats: the ε is the one that the same plan has with "
         "secret noise."
@@ -87,6 +90,25 @@ def _promise(privacy: Mapping[str, Any]) -> str:
         else ""
     )
     return _page.paragraph(text + seeded)
+
+
+def _people(privacy: Mapping[str, Any]) -> str:
+    """What those pay who are more than one unit."""
+    slates, event = privacy.get("person_with_slates"), privacy.get("event_in_histories")
+    text = ""
+    if slates and event:
+        text += " A person has more than one slate and is protected less: " + ", ".join(
+            f"ε = {number(value)} with {units} slates" for units, value in slates.items()
+        )
+        text += f"; one event that stands in {event['histories']} later histories: ε = {number(event['epsilon'])}."
+    if privacy.get("person_at_two_merchants"):
+        text += f" Somebody at two merchants of this plan: ε = {number(privacy['person_at_two_merchants'])}."
+    if privacy.get("noise_cohort_size"):
+        text += (
+            f" The noise is that of a cohort of {privacy['noise_cohort_size']}, for which the simulated one stands: ε "
+            "belongs to the large one."
+        )
+    return text
 
 
 def rows_section(result: Mapping[str, Any]) -> str:
@@ -158,10 +180,12 @@ def epsilon_section(rounds: Sequence[Mapping[str, str]], result: Mapping[str, An
     median = [float(line["epsilon_median"]) for line in rounds]
     refused = sum(int(line["exhausted"]) for line in rounds)
     dropped = sum(int(line["dropped"]) for line in rounds)
-    text = (
-        "Each client charges its own ledger before it trains, and answers 'exhausted' instead of passing its budget. "
-        f"{count(refused, 'request')} met a spent budget; {count(dropped, 'answer')} could not be used."
+    charged = (
+        "The server charges one ledger for every registered client before it draws a round's cohort, drawn or not. "
+        if result["privacy"].get("noise_at") == "central"
+        else "Each client charges its own ledger before it trains, and answers 'exhausted' where its budget is spent. "
     )
+    text = f"{charged}{count(refused, 'request')} met a spent budget; {count(dropped, 'answer')} could not be used."
     return _page.section(
         "What privacy it cost",
         _page.paragraph(text, kind="soft"),
