@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from client.datasets import Split
+from client.personal import personalised
 from client.training import local_update, prepare
 from client.workspace import Workspace
 from mmrank.errors import BudgetExhaustedError, PrivacyError
@@ -20,7 +21,7 @@ from mmrank.privacy.ledger import Account, charge_id
 from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise
 from mmrank.protocol import Code, Enrolment, TrainReply, TrainRequest, check_update
 from mmrank.randomness import numpy_generator
-from mmrank.ranker import gather, load_parameters
+from mmrank.ranker import Ranker, build_ranker, gather, load_parameters
 from mmrank.ranking import Event, Ranked, history_of
 from mmrank.slates import collate
 from mmrank.wire import input_hash
@@ -69,16 +70,33 @@ class Vault:
             logger.error("The client's policy refuses to train: %s", error)
             return self._without_update(request, "refused")
 
-    def evaluate(self, parameters: Mapping[str, np.ndarray], split: Split) -> dict[str, float]:
+    def personalise(self, parameters: Mapping[str, np.ndarray], *, steps: int) -> Ranker:
+        """The ranker at the finished shared `parameters` with this client's own parts. LOCAL, never sent."""
+        workspace = self.workspace
+        return personalised(
+            build_ranker(workspace.settings.model, seed=workspace.settings.seed),
+            parameters,
+            workspace.batch(self.client_id, "train"),
+            workspace.features,
+            training=workspace.settings.training,
+            steps=steps,
+            shuffle=numpy_generator(workspace.settings.seed, "personal", self.client_id),
+            device=workspace.device,
+        )
+
+    def evaluate(
+        self, parameters: Mapping[str, np.ndarray], split: Split, *, ranker: Ranker | None = None
+    ) -> dict[str, float]:
         """Exact means over the client's slates, in full length. LOCAL: for the owner or a simulation, never sent.
 
-        Keys: each of METRICS (NaN where no slate counts), `slates` that counted, and `left_out` for those
-        with nothing relevant.
+        ranker: a personalised one in place of the shared `parameters`. Keys: each of METRICS (NaN where no slate
+        counts), `slates` that counted, and `left_out` for those with nothing relevant.
         """
         workspace = self.workspace
         slates = workspace.dataset.slates(self.client_id, split)
-        ranker = workspace.ranker.to(workspace.device).eval()
-        load_parameters(ranker, parameters)
+        if ranker is None:
+            ranker = workspace.ranker.to(workspace.device).eval()
+            load_parameters(ranker, parameters)
         values: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
         for start in range(0, len(slates), EVALUATION_BATCH):
             batch = collate(slates[start : start + EVALUATION_BATCH], history_length=ranker.model.history_length)

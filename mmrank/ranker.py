@@ -132,22 +132,24 @@ def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
 def build_ranker(model: ModelSettings, *, seed: int) -> Ranker:
     """A new ranker whose weights depend on `seed` alone; it needs no catalogue.
 
-    Raises ConfigError where an encoder that must be trained stands behind frozen towers, or where model.trainable
-    names no parameter.
+    Only the shared parameters require gradients: those of model.trainable (all where it is empty) without
+    model.personal. Raises ConfigError where an encoder that must be trained stands behind frozen towers, or where
+    one of these names no parameter.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, "ranker") % 2**63)
         ranker = Ranker(model)
-    for beginning in model.trainable:
-        names = [name for name, _ in ranker.named_parameters()]
-        if not any(name.startswith(beginning) for name in names):
-            raise ConfigError(
-                f"Expected model.trainable={beginning!r} to begin the name of a parameter, such as "
-                f"{', '.join(dict.fromkeys(name.partition('.')[0] for name in names))}."
-            )
-    if model.trainable:
-        for name, parameter in ranker.named_parameters():
-            parameter.requires_grad_(name.startswith(tuple(model.trainable)))
+    names = [name for name, _ in ranker.named_parameters()]
+    for setting, beginnings in (("trainable", model.trainable), ("personal", model.personal)):
+        for beginning in beginnings:
+            if not any(name.startswith(beginning) for name in names):
+                raise ConfigError(
+                    f"Expected model.{setting}={beginning!r} to begin the name of a parameter, such as "
+                    f"{', '.join(dict.fromkeys(name.partition('.')[0] for name in names))}."
+                )
+    for name, parameter in ranker.named_parameters():
+        if name.startswith(model.personal) or not name.startswith(model.trainable or ("",)):
+            parameter.requires_grad_(False)
     return ranker
 
 

@@ -35,7 +35,8 @@ class ModelSettings:
     """The ranker. `towers: frozen` encodes the catalogue once; `end_to_end` trains text and image encoders too.
 
     trainable: beginnings of the names of the parameters that are trained, all where empty; the rest stays as the seed
-    made it. The fewer, the less noise a promise needs.
+    made it. The fewer, the less noise a promise needs. personal: the same of parameters that no federation trains: each
+    client may fit them at home, over the finished shared part, and never sends them.
     """
 
     towers: Literal["frozen", "end_to_end"] = "frozen"
@@ -57,12 +58,20 @@ class ModelSettings:
     use_position: bool = True
     content_prior: bool = True
     trainable: tuple[str, ...] = ()
+    personal: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _bounded("model.dim", self.dim, 1, 4096)
         _bounded("model.feature_dim", self.feature_dim, 1, 4096)
         _bounded("model.style_dim", self.style_dim, 1, 4096)
         _bounded("model.history_length", self.history_length, 1, 1000)
+        for own in self.personal:
+            for shared in self.trainable:
+                if own.startswith(shared) or shared.startswith(own):
+                    raise ConfigError(
+                        f"Expected model.personal={own!r} apart from model.trainable={shared!r}: a part that is fitted "
+                        "without noise beside a shared part in training would show in what is shared; name it in one."
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,11 +27,12 @@ ORDER = (
     "centralised",
     "federated",
     "federated_dp",
+    "personalised",
     "oracle",
 )
 """Every row, in the order of reports."""
 
-TRAINED = ("unpersonalised", "local_only", "centralised", "federated", "federated_dp")
+TRAINED = ("unpersonalised", "local_only", "centralised", "federated", "federated_dp", "personalised")
 """Rows that depend on the seed of a repetition."""
 
 SPLITS: tuple[Split, Split] = ("validation", "test")
@@ -47,10 +48,13 @@ class Measured:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def wanted_rows(rows: Sequence[str], private: bool) -> list[str]:
-    """The rows to compute: those of evaluation.rows, or all; `federated_dp` only where there is a mechanism."""
+def wanted_rows(rows: Sequence[str], private: bool, personal: bool = False) -> list[str]:
+    """The rows to compute: those of evaluation.rows, or all; `federated_dp` only where there is a mechanism,
+    `personalised` only where a part of the model is personal.
+    """
     names = [row for row in ORDER if row in rows] + [row for row in rows if row not in ORDER] if rows else list(ORDER)
-    return [row for row in names if private or row != "federated_dp"]
+    absent = {"federated_dp": not private, "personalised": not personal}
+    return [row for row in names if not absent.get(row, False)]
 
 
 def measure_all(

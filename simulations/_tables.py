@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 METRICS = ("ndcg@10", "mrr", "recall@10", "hit@3")
-GAINERS = ("unpersonalised", "local_only", "federated", "federated_dp")
+GAINERS = ("unpersonalised", "local_only", "federated", "federated_dp", "personalised")
 """Rows of which a share of the centralised gain says something."""
 
 

@@ -28,7 +28,7 @@ from simulations._stage import Shared, Stage, set_up
 from simulations.evaluation import HEADLINE, Scorer
 from simulations.progress import Display
 from simulations.report import read_result, thumbnail, write_report
-from simulations.rows import RowSkippedError, build_row, centralised
+from simulations.rows import RowSkippedError, _personalised, build_row, centralised
 from simulations.rows._ranker import ranker_scorer
 from simulations.tracking import Tracker, check_tracking, open_tracker
 
@@ -98,7 +98,9 @@ class _Run:
         self.stage, self.tracker = stage, tracker
         self.settings, self.folder = stage.settings, stage.folder
         self.reported = reported_row(self.settings)
-        self.names = wanted_rows(self.settings.evaluation.rows, self.reported == "federated_dp")
+        self.names = wanted_rows(
+            self.settings.evaluation.rows, self.reported == "federated_dp", bool(self.settings.model.personal)
+        )
 
     def finish(self) -> None:
         parameters = federate(self.stage, self.reported, self.settings.seed, self.tracker)
@@ -124,6 +126,8 @@ class _Run:
             return self._ranked(federate(self.stage, self.reported, seed, self.tracker), seed, empty_history=True)
         context = self.stage.context.for_seed(seed)
         context.on_progress = self.stage.on_progress
+        if name == "personalised":
+            return _personalised.scorer(context, federate(self.stage, self.reported, seed, self.tracker))
         if name == "centralised":
             parameters = centralised.train(context)
             write_model(self.folder.trained(name, seed), parameters)

@@ -23,6 +23,7 @@ COLOURS = {
     "centralised": "#0f766e",
     "unpersonalised": "#7c6bb0",
     "local_only": "#9a7b1c",
+    "personalised": "#7a4fb5",
     "oracle": "#98a2b3",
 }
 """Of the trained rows; every baseline is grey."""

@@ -9,7 +9,7 @@ from typing import Any
 from simulations.report import _page, _plots
 
 METRICS = ("ndcg@10", "mrr", "recall@10", "hit@3")
-GAINERS = ("unpersonalised", "local_only", "federated", "federated_dp")
+GAINERS = ("unpersonalised", "local_only", "federated", "federated_dp", "personalised")
 """Rows of which a share of the centralised gain says something."""
 TITLES = {"ndcg@10": "nDCG@10", "mrr": "MRR", "recall@10": "recall@10", "hit@3": "hit@3"}
 MEANINGS = {
@@ -20,6 +20,7 @@ MEANINGS = {
     "collaborative": "the better of item-kNN and iALS on validation, trained on everybody's data together",
     "unpersonalised": "the reported model, histories emptied",
     "local_only": "each client alone, on its own data",
+    "personalised": "the federation's model, each client's own parts fitted over it at home",
     "centralised": "all data in one place: what privacy and distance are measured against",
     "federated": "trained by rounds, without noise",
     "federated_dp": "trained by rounds, differentially private",

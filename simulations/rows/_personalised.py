@@ -1,0 +1,51 @@
+"""The federation's model with each client's own parts fitted over it: what privacy does not forbid at home."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from client.personal import personalised
+from mmrank.randomness import numpy_generator
+from mmrank.ranker import Ranker, build_ranker
+from mmrank.slates import collate
+from simulations.evaluation import Chunk, Scorer
+from simulations.rows import RowContext
+from simulations.rows._ranker import ranker_scores
+
+
+def scorer(context: RowContext, parameters: Mapping[str, np.ndarray]) -> Scorer:
+    """Ranks each client's slates with its own parts, fitted once for evaluation.local_only_steps steps."""
+    settings, ranker = context.settings, build_ranker(context.settings.model, seed=context.seed)
+    own: dict[str, Ranker] = {}
+
+    def of(client: str) -> Ranker:
+        if client not in own:
+            slates = context.dataset.slates(client, "train")
+            own[client] = personalised(
+                ranker,
+                parameters,
+                collate(
+                    slates,
+                    history_length=settings.model.history_length,
+                    slate_length=settings.training.slate_length,
+                ),
+                context.features,
+                training=settings.training,
+                steps=settings.evaluation.local_only_steps,
+                shuffle=numpy_generator(context.seed, "personal", client),
+                device=context.device,
+            )
+            context.report("personalised", len(own), len(context.evaluator.client_ids("test")))
+        return own[client]
+
+    def score(chunk: Chunk) -> np.ndarray:
+        scores = np.zeros(chunk.batch.candidates.shape, np.float32)
+        owners = np.array(chunk.clients)
+        for client in dict.fromkeys(chunk.clients):
+            rows = np.flatnonzero(owners == client)
+            scores[rows] = ranker_scores(of(client), context.features, chunk.batch.select(rows), device=context.device)
+        return scores
+
+    return score
