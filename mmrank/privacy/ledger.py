@@ -142,9 +142,13 @@ class Account:
         return self._write(charges, event, plan, acknowledged, again=False)
 
     def affords(self, event: Event, *, plan: str | None = None) -> bool:
-        """Whether `event` would be charged now and not pass the budget; nothing is written, and nothing is promised."""
+        """Whether `event` would be charged now and not pass the budget; nothing is written, and nothing is promised.
+
+        Raises OptedOutError where the data may not be used at all.
+        """
         plan, now = default_plan(event) if plan is None else plan, self.ledger.clock_days()
         row, history = self._history()
+        _admission.check_taking_part(self.key, row)
         try:
             self._admitted(row, history, event, plan, _admission.current_period(row, self.policy, now))
         except BudgetExhaustedError:
