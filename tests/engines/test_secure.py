@@ -1,6 +1,7 @@
 """At stake: a server that sees one update, a noisy sum that is not the sum, a charge without its noise."""
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from mmrank.errors import ConfigError
 from mmrank.privacy.accountant import Event, epsilon
 from mmrank.privacy.distributed_update import dimension_of, flat
 from mmrank.privacy.mechanism import build_mechanism
+from mmrank.ranker import build_ranker, parameters_of
 from mmrank.secure_sum import arrays
 from mmrank.secure_sum.sum_round import SumRound
 from server.rounds import run_rounds
@@ -131,8 +133,6 @@ def test_below_the_threshold_the_round_is_thrown_away_and_the_charge_stays(tmp_p
 
 
 def federation_start(federation):
-    from mmrank.ranker import build_ranker, parameters_of
-
     return parameters_of(build_ranker(federation.settings.model, seed=federation.settings.seed))
 
 
@@ -298,17 +298,14 @@ def test_a_run_that_is_killed_by_the_system_ends_in_the_same_model(tmp_path, cac
     settings = settings_of(cache, federation={"rounds": 3})
     expected = Federation(settings, tmp_path / "whole").train()
     script = (
-        "import os, signal, sys\n"
+        "import json, os, signal, sys\n"
         "from pathlib import Path\n"
         "from tests.engines.secure_federation import Federation\n"
         "from mmrank.settings import parse\n"
-        "import json\n"
         "def kill(at):\n"
         "    if at == '2 mask 5': os.kill(os.getpid(), signal.SIGKILL)\n"
         "Federation(parse(json.loads(sys.argv[1])), Path(sys.argv[2]), before=kill).train()\n"
     )
-    import json
-
     done = subprocess.run(
         [sys.executable, "-c", script, json.dumps(settings.to_dict()), str(tmp_path / "killed")],
         cwd=ROOT,
