@@ -83,8 +83,7 @@ class SecureRounds:
             return arrays.shares_to(machine.share(arrays.adverts_from(given, round_)), round_), 0.0
         if request.step == "mask":
             inbox = arrays.inbox_from(given, round_)
-            # all that could refuse the inbox does so before the charge; the copy tells nobody anything
-            SumClient.restore(machine.save(), round_, **self._self()).mask(np.zeros(round_.length, round_.dtype), inbox)
+            machine.check_inbox(inbox)  # what could refuse does so before the charge
             values, epsilon = self.contribute(request, round_)
             return arrays.masked_to(machine.mask(values, inbox)), epsilon
         if request.step == "confirm":
