@@ -24,12 +24,14 @@ from mmrank.protocol import SumReply, SumRequest, check_code, check_step
 from mmrank.secure_sum.sum_round import SumRound
 
 KEPT_ROUNDS = 2
-"""Rounds of a run whose answers are kept; the rows themselves stay for good."""
+"""A client's newest rounds, whose secrets and answers are kept; of the others the row alone stays, for good."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rounds (
     run TEXT NOT NULL, client TEXT NOT NULL, round INTEGER NOT NULL, cohort TEXT NOT NULL,
-    stage TEXT NOT NULL, state BLOB NOT NULL, PRIMARY KEY (run, client, round)) WITHOUT ROWID;
+    stage TEXT NOT NULL, state BLOB NOT NULL, entered INTEGER NOT NULL,
+    PRIMARY KEY (run, client, round)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS newest ON rounds (client, entered);
 CREATE TABLE IF NOT EXISTS answers (
     run TEXT NOT NULL, client TEXT NOT NULL, round INTEGER NOT NULL, step TEXT NOT NULL, request TEXT NOT NULL,
     head TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (run, client, round, step)) WITHOUT ROWID;
@@ -82,23 +84,23 @@ class SecureStore:
 
     def enter(self, round_: SumRound, stage: str, state: bytes, request: SumRequest, reply: SumReply) -> None:
         """Begin a round with its first answer. Raises SecureSumError where the client entered it before."""
-        key = (round_.run, reply.client, round_.round_number)
-        try:
-            with self.database.write() as connection:
-                connection.execute(
-                    "DELETE FROM answers WHERE run = ? AND client = ? AND round <= ? - ?", (*key, KEPT_ROUNDS)
+        client = reply.client
+        key = (round_.run, client, round_.round_number)
+        with self.database.write() as connection:
+            if connection.execute("SELECT 1 FROM rounds WHERE run = ? AND client = ? AND round = ?", key).fetchone():
+                raise SecureSumError(
+                    f"{client} entered round {round_.round_number} before: a round has one cohort, and a client is in "
+                    "it once."
                 )
-                if connection.execute(
-                    "SELECT 1 FROM rounds WHERE run = ? AND client = ? AND round = ?", key
-                ).fetchone():
-                    raise SecureSumError(_TWICE.format(client=reply.client, number=round_.round_number))
-                connection.execute(
-                    "INSERT INTO rounds (run, client, round, cohort, stage, state) VALUES (?, ?, ?, ?, ?, ?)",
-                    (*key, json.dumps(round_.cohort), stage, state),
-                )
-                _keep(connection, request, reply)
-        except sqlite3.IntegrityError as error:
-            raise SecureSumError(_TWICE.format(client=reply.client, number=round_.round_number)) from error
+            (last,) = connection.execute(
+                "SELECT coalesce(max(entered), 0) FROM rounds WHERE client = ?", (client,)
+            ).fetchone()
+            connection.execute(
+                "INSERT INTO rounds (run, client, round, cohort, stage, state, entered) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*key, json.dumps(round_.cohort), stage, state, last + 1),
+            )
+            _forget(connection, client, last + 1 - KEPT_ROUNDS)
+            _keep(connection, request, reply)
 
     def advance(self, before: str, stage: str, state: bytes, request: SumRequest, reply: SumReply) -> None:
         """Go from stage `before` to `stage` with an answer. Raises SecureSumError where the row left `before`."""
@@ -119,9 +121,6 @@ class SecureStore:
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
-_TWICE = "{client} entered round {number} before: a round has one cohort, and a client is in it once."
-
-
 def digest(request: SumRequest) -> str:
     """sha256 of a request's step and arrays: two requests of one hash are one request."""
     sha = hashlib.sha256(request.step.encode())
@@ -134,6 +133,19 @@ def digest(request: SumRequest) -> str:
 
 def _overwriting(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA secure_delete = ON")
+
+
+def _forget(connection: sqlite3.Connection, client: str, up_to: int) -> None:
+    """Drop secrets and answers of a client's older rounds, ended or not: nobody waits for them any more."""
+    old = "client = ? AND entered <= ?"
+    connection.execute(
+        "DELETE FROM answers WHERE (run, client, round) IN "
+        f"(SELECT run, client, round FROM rounds WHERE {old} AND stage != 'left')",
+        (client, up_to),
+    )
+    connection.execute(
+        f"UPDATE rounds SET stage = 'left', state = x'' WHERE {old} AND stage != 'left'", (client, up_to)
+    )
 
 
 def _keep(connection: sqlite3.Connection, request: SumRequest, reply: SumReply) -> None:

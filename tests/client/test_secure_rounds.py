@@ -200,6 +200,23 @@ def test_a_row_goes_forward_only_and_secrets_end_with_the_round(tmp_path, cache)
     assert store.find("run", FIRST, 1) == row
 
 
+def test_of_older_rounds_the_refusal_stays_and_no_secret(tmp_path, cache):
+    cohort = Cohort(tmp_path, cache)
+    given = arrays.cohort_to(cohort.names)
+    assert cohort.ask(FIRST, "advertise", given).code == "ok"
+    secret = cohort.workspace.secure_store.find("run", FIRST, 1).state
+    for run in ("b", "c"):
+        assert cohort.ask(FIRST, "advertise", given, run=run).code == "ok"
+    store = cohort.workspace.secure_store
+    assert [bool(store.find(run, FIRST, 1).state) for run in ("run", "b", "c")] == [False, True, True]
+    for step, asked in (("advertise", given), ("share", {})):
+        assert cohort.ask(FIRST, step, asked).code == "refused"
+    store.database.close()
+    files = list(tmp_path.glob("secure-sums.sqlite*"))
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files)
+    assert not any(secret in path.read_bytes() for path in files)
+
+
 def test_an_identity_is_a_file_of_its_owner_and_never_overwritten(tmp_path):
     path = tmp_path / "identity"
     public = secure_keys.new_identity(path)

@@ -19,6 +19,8 @@ from mmrank.ranker import build_ranker, parameters_of
 from mmrank.secure_sum import arrays
 from mmrank.secure_sum.sum_round import SumRound
 from server.rounds import run_rounds
+from simulations._facts import privacy_facts
+from simulations.budget.ask import ask_of
 from simulations.engines.inline import federate
 from tests.engines.secure_federation import Federation, settings_of
 from tests.federations import write_config
@@ -286,6 +288,23 @@ def test_the_inline_engine_makes_identities_and_trains(tmp_path, cache):
     assert same(model, Federation(settings, tmp_path / "apps").train())
     for name in ("identities.secret", "secure-sums.sqlite"):
         assert (tmp_path / "state" / name).stat().st_mode & 0o077 == 0
+
+
+def test_the_result_says_what_is_promised_and_on_whom_it_rests(tmp_path, cache):
+    settings = settings_of(cache, colluders=1, secure_threshold=6)
+    federation = Federation(settings, tmp_path)
+    federation.train()
+    facts = privacy_facts(settings, federation.state_dir)
+    spent = epsilon([mechanism_of(federation).event] * 2, 1e-5)
+    assert facts["epsilon_max"] == facts["epsilon_server_view"] == spent
+    assert facts["noise_multiplier"] == mechanism_of(federation).event.noise_multiplier
+    assert (facts["secure_threshold"], facts["secure_cohort"], facts["colluders"]) == (6, 8, 1)
+    assert facts["sampling_rate"] == 1.0
+    assert facts["accountant"].startswith("RDP")
+    assert facts["adjacency"].startswith("zero-out")
+    assert "honest" in facts["trust"]
+    assert facts["view"] == "the server and all who see the models"
+    assert ask_of(settings).noise_multiplier == facts["noise_multiplier"]
 
 
 def test_a_server_without_a_roster_says_so(tmp_path, cache):
