@@ -160,7 +160,7 @@ class GridMessenger:
     def ask(
         self, requests: Mapping[str, SumRequest], timeout_seconds: float
     ) -> Iterator[tuple[str, SumReply | ProtocolError]]:
-        """See server.secure_rounds.SumMessenger."""
+        """See server.secure_exchange.SumMessenger."""
         contents = {client: to_plain(request) for client, request in requests.items()}
         group = next((str(request.round_number) for request in requests.values()), "")
         return self._exchange(contents, SUM, SumReply, group, timeout_seconds)

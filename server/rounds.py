@@ -30,7 +30,8 @@ from mmrank.wire import reply_fault
 from server.aggregation import Rule
 from server.checkpoint import Checkpoint, has_begun, load_checkpoint, run_identity, save_checkpoint
 from server.population import Population, open_population
-from server.secure_rounds import SecurePopulation, Summed, SumMessenger, open_secure
+from server.secure_exchange import SumMessenger
+from server.secure_rounds import SecurePopulation, Summed, open_secure
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from mmrank.errors import ConfigError
 from mmrank.privacy.accountant import Event, epsilon
 from mmrank.privacy.distributed_update import dimension_of, flat
 from mmrank.privacy.mechanism import build_mechanism
+from mmrank.protocol import TrainRequest
 from mmrank.ranker import build_ranker, parameters_of
 from mmrank.secure_sum import arrays
 from mmrank.secure_sum.sum_round import SumRound
 from server.rounds import run_rounds
+from server.secure_rounds import open_secure
 from simulations._facts import privacy_facts
 from simulations.budget.ask import ask_of
 from simulations.engines.inline import federate
@@ -262,7 +265,14 @@ def test_a_cohort_that_the_plan_does_not_bear_is_drawn_again_or_nobody_is_asked(
     federation = Federation(settings, tmp_path / "some")
     federation.train()
     assert all(4 <= report.cohort_size <= 7 for report in federation.reports)
-    assert len({report.cohort_size for report in federation.reports}) > 1 or len(federation.reports) == 4
+    population = open_secure(
+        settings, parameters=federation.workspace.shapes, state_dir=tmp_path, roster=tmp_path / "roster.json"
+    )
+    request = TrainRequest(run="r", round_number=1, config_sha256="", parameters=federation.workspace.shapes)
+    sizes = {
+        len(population.draw(federation.clients, replace(request, round_number=number))) for number in range(1, 101)
+    }
+    assert sizes == {4, 5, 6, 7}, "of eight at q = 1/2, a third of all draws are smaller"
     never = settings_of(
         cache, sampling_rate=1.0, secure_threshold=4, secure_cohort=7, federation={"rounds": 1, "cohort_size": 7}
     )
