@@ -22,13 +22,25 @@ from client.vault import Vault
 from client.workspace import Workspace, open_workspace
 from mmrank import places
 from mmrank.errors import ConfigError, PrivacyError, ProtocolError
-from mmrank.protocol import Code, Enrolment, TrainReply, TrainRequest
-from mmrank.wire import ARRAYS, SCALARS, array_from_npy, from_plain, npy_from_array, reply_fault, to_plain
+from mmrank.protocol import Code, Enrolment, SumReply, SumRequest, TrainReply, TrainRequest
+from mmrank.wire import (
+    ARRAYS,
+    SCALARS,
+    Kind,
+    array_from_npy,
+    from_plain,
+    npy_from_array,
+    reply_fault,
+    sum_reply_fault,
+    to_plain,
+)
 
 logger = logging.getLogger(__name__)
 
 ENROL = "enrol"
 """The action of the query by which a server asks for an Enrolment."""
+SUM = "sum"
+"""The action of the query that carries each step of a secure sum."""
 
 ERRORS = "client-errors.log"
 """In the client's state folder: the traceback of what went wrong at home."""
@@ -81,7 +93,13 @@ def make_app(
                         )
             config = places.config_path(values, beside=Path(__file__).parents[1])
             folder = places.state_dir(values, run_id=context.run_id)
-            opened = open_workspace(config, folder, deployment=deployment)
+            opened = open_workspace(
+                config,
+                folder,
+                deployment=deployment,
+                identity=_node_file(context, "identity"),
+                roster=_node_file(context, "roster"),
+            )
             if not (deployment or simulation or opened.dataset.synthetic):
                 raise PrivacyError(
                     f"Expected client-id in the configuration of a node with real data, as those of "
@@ -98,11 +116,24 @@ def make_app(
     def train(message: Message, context: Context) -> Message:
         vault = vault_of(context)
         try:
-            request = _request(message)
+            request = _request(TrainRequest, message)
         except ProtocolError:
             return _reply(message, _code_alone("bad_request", vault.client_id, message))
         reply = vault.train(request)
         fault = reply_fault(reply, request, vault.client_id)
+        if fault is not None:
+            raise ProtocolError(f"The vault's reply is not for the wire: {fault}.")
+        return _reply(message, reply)
+
+    @app.query(SUM)
+    def take_part(message: Message, context: Context) -> Message:
+        vault = vault_of(context)
+        try:
+            request = _request(SumRequest, message)
+        except ProtocolError:
+            return _reply(message, _code_alone("bad_request", vault.client_id, message))
+        reply = vault.take_part(request)
+        fault = sum_reply_fault(reply, request, vault.client_id)
         if fault is not None:
             raise ProtocolError(f"The vault's reply is not for the wire: {fault}.")
         return _reply(message, reply)
@@ -137,15 +168,21 @@ def _values(context: Context, run_config: Mapping[str, object]) -> dict[str, obj
     return {**context.run_config, **run_config, **context.node_config}
 
 
-def _request(message: Message) -> TrainRequest:
+def _node_file(context: Context, name: str) -> Path | None:
+    """A file that a real node's own configuration names; never one of the run's, which the server writes."""
+    given = context.node_config.get(name) if _is_deployment(context) else None
+    return Path(str(given)).expanduser() if given else None
+
+
+def _request(kind: type[Kind], message: Message) -> Kind:
     records = message.content
     arrays, scalars = records.get(ARRAYS), records.get(SCALARS)
     if len(records) != 2 or not isinstance(arrays, ArrayRecord) or not isinstance(scalars, ConfigRecord):
         raise ProtocolError(f"Expected the records {ARRAYS} and {SCALARS} in a request, got {sorted(records)}.")
-    return from_plain(TrainRequest, {name: array_from_npy(array.data) for name, array in arrays.items()}, dict(scalars))
+    return from_plain(kind, {name: array_from_npy(array.data) for name, array in arrays.items()}, dict(scalars))
 
 
-def _reply(message: Message, content: TrainReply | Enrolment) -> Message:
+def _reply(message: Message, content: TrainReply | Enrolment | SumReply) -> Message:
     """Arrays in the order of their names and C-ordered, so that the bytes' length depends on the model alone."""
     arrays, scalars = to_plain(content)
     record = ArrayRecord({name: _array(arrays[name]) for name in sorted(arrays)})

@@ -12,17 +12,22 @@ import torch
 
 from client.datasets import Split
 from client.personal import personalised
+from client.secure_rounds import SecureRounds, round_hash
 from client.training import local_update, prepare
 from client.workspace import Workspace
-from mmrank.errors import BudgetExhaustedError, PrivacyError
+from mmrank.errors import BudgetExhaustedError, PrivacyError, SecureSumError
 from mmrank.metrics import METRICS, slate_metrics
 from mmrank.privacy.client_update import CLIP, CLIP_BOUNDS
+from mmrank.privacy.distributed_update import VALUES, DistributedUpdate
 from mmrank.privacy.ledger import Account, charge_id
+from mmrank.privacy.mechanism import Mechanism
 from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise
-from mmrank.protocol import Code, Enrolment, TrainReply, TrainRequest, check_update
+from mmrank.protocol import Code, Enrolment, SumReply, SumRequest, TrainReply, TrainRequest, check_update
 from mmrank.randomness import numpy_generator
 from mmrank.ranker import Ranker, build_ranker, gather, load_parameters
 from mmrank.ranking import Event, Ranked, history_of
+from mmrank.secure_sum.arrays import model_from
+from mmrank.secure_sum.sum_round import SumRound
 from mmrank.slates import collate
 from mmrank.wire import input_hash
 
@@ -43,6 +48,8 @@ class Vault:
     def enrol(self) -> Enrolment:
         """What the client says of itself: public, and the same whatever data it holds."""
         workspace, policy = self.workspace, self.workspace.policy
+        if workspace.settings.privacy.distributed:
+            _ = workspace.secure_keys  # who can't sign can't take part
         return Enrolment(
             client=self.client_id,
             kind=workspace.dataset.kind(self.client_id),
@@ -83,6 +90,33 @@ class Vault:
             shuffle=numpy_generator(workspace.settings.seed, "personal", self.client_id),
             device=workspace.device,
         )
+
+    def take_part(self, request: SumRequest) -> SumReply:
+        """One step of a secure sum; a code in place of an answer where that can't be. See client.secure_rounds.
+
+        Its third step is `train` under noise_at: distributed: charged first, and the update leaves under masks alone.
+        """
+        mechanism = self.workspace.mechanism
+        code: Code | None = self._fault(self._in_sum(request), model=request.step == "mask")
+        if code is None and not isinstance(mechanism, DistributedUpdate):
+            code = "bad_request"
+        if code is not None or not isinstance(mechanism, DistributedUpdate):
+            logger.info("A step of a secure sum was turned away with code %s.", code)
+            return self._without_arrays(request, code or "bad_request")
+        try:
+            return SecureRounds(
+                client=self.client_id,
+                mechanism=mechanism,
+                keys=self.workspace.secure_keys,
+                store=self.workspace.secure_store,
+                affords=lambda: self._account().affords(mechanism.event),
+                contribute=self._contribute,
+            ).answer(request)
+        except BudgetExhaustedError:
+            return self._without_arrays(request, "exhausted")
+        except (SecureSumError, PrivacyError) as error:
+            logger.error("The client refuses a step of a secure sum: %s", error)
+            return self._without_arrays(request, "refused")
 
     def evaluate(
         self, parameters: Mapping[str, np.ndarray], split: Split, *, ranker: Ranker | None = None
@@ -133,13 +167,15 @@ class Vault:
         now = max([now, *(event.time_days for event in events)])
         return self.workspace.index(parameters).rank(query, [*history, *events], now_days=now, top=top)
 
-    def _fault(self, request: TrainRequest) -> Code | None:
-        """The code for a request that can't be served, before anything private is touched."""
+    def _fault(self, request: TrainRequest, *, model: bool = True) -> Code | None:
+        """The code for a request that can't be served, before anything private is touched. model: it brings one."""
         settings = self.workspace.settings
         if request.config_sha256 != settings.sha256:
             return "config_mismatch"
         if not 1 <= request.round_number <= settings.federation.rounds:
             return "bad_request"  # the noise was planned for that many rounds
+        if not model:
+            return None if not request.parameters else "bad_request"
         if check_update(request.parameters, self.workspace.shapes) is not None:
             return "bad_request"
         clip = request.parameters.get(CLIP)
@@ -150,8 +186,33 @@ class Vault:
             return "bad_request"
         return None
 
+    def _in_sum(self, request: SumRequest) -> TrainRequest:
+        """The train request that a secure sum's step carries; without a model but for `mask`."""
+        return TrainRequest(
+            run=request.run,
+            round_number=request.round_number,
+            config_sha256=request.config_sha256,
+            parameters=model_from(request.arrays),
+        )
+
+    def _contribute(self, request: SumRequest, round_: SumRound) -> tuple[np.ndarray, float]:
+        """(this device's residues with its share of the noise, epsilon): charged, then trained, as `_train`."""
+        workspace, mechanism, asked = self.workspace, self.workspace.mechanism, self._in_sum(request)
+        if not isinstance(mechanism, DistributedUpdate):
+            raise PrivacyError("A secure sum is for privacy.noise_at: distributed alone.")
+        digest = round_hash(asked.parameters, round_)
+        noise: Noise = SecureNoise()
+        if workspace.settings.privacy.noise == "seeded":
+            epsilon, noise = self._seeded(asked, digest)
+        else:
+            # a charge without a kept answer belongs to a training that was cut short, whose mask was never used
+            epsilon = self._account().claim(self._charges(asked, digest), mechanism.event)
+        return self._update(asked, noise, mechanism.for_round(round_))[VALUES], epsilon
+
     def _train(self, request: TrainRequest) -> TrainReply:
         workspace, mechanism = self.workspace, self.workspace.mechanism
+        if isinstance(mechanism, DistributedUpdate):
+            raise PrivacyError("Under privacy.noise_at: distributed an update leaves the client in a secure sum alone.")
         # what could refuse does so before the charge
         prepare(
             workspace.ranker,
@@ -183,12 +244,15 @@ class Vault:
         other noise. It needs data that do not change under their name, which a simulation has; a deployment refuses
         the seed.
         """
+        return self._compute(request, *self._seeded(request, digest))
+
+    def _seeded(self, request: TrainRequest, digest: str) -> tuple[float, Noise]:
+        """(epsilon after the one charge, the source)."""
         settings, identity = self.workspace.settings, self._identity()
         if self.workspace.deployment:
             raise PrivacyError("Noise from a seed is for simulations only; set privacy.noise: secure.")
         epsilon = self._account().charge(next(self._charges(request, digest)), self.workspace.mechanism.event)
-        noise = SeededNoise(settings.seed, identity, self.client_id, request.run, request.round_number, digest)
-        return self._compute(request, epsilon, noise)
+        return epsilon, SeededNoise(settings.seed, identity, self.client_id, request.run, request.round_number, digest)
 
     def _unprotected(self, request: TrainRequest, digest: str) -> float:
         """Epsilon inf; written into a ledger that is kept, so that nobody promises anything about this data later."""
@@ -197,16 +261,22 @@ class Vault:
         return math.inf
 
     def _compute(self, request: TrainRequest, epsilon: float, noise: Noise) -> TrainReply:
+        update = self._update(request, noise, self.workspace.mechanism)
+        return TrainReply(
+            code="ok", client=self.client_id, round_number=request.round_number, update=update, epsilon=epsilon
+        )
+
+    def _update(self, request: TrainRequest, noise: Noise, mechanism: Mechanism) -> dict[str, np.ndarray]:
         workspace, settings = self.workspace, self.workspace.settings
         aggregation = settings.federation.aggregation
         with workspace.training:
-            update = local_update(
+            return local_update(
                 workspace.ranker,
                 request.parameters,
                 workspace.batch(self.client_id, "train"),
                 workspace.features,
                 training=settings.training,
-                privacy=workspace.mechanism,
+                privacy=mechanism,
                 noise=noise,
                 shuffle=numpy_generator(settings.seed, "shuffle", self.client_id, request.round_number),
                 steps=settings.training.local_steps,
@@ -214,9 +284,6 @@ class Vault:
                 proximal_mu=float(aggregation.get("mu", 0.0)) if aggregation["name"] == "fedprox" else 0.0,
                 device=workspace.device,
             )
-        return TrainReply(
-            code="ok", client=self.client_id, round_number=request.round_number, update=update, epsilon=epsilon
-        )
 
     def _charges(self, request: TrainRequest, digest: str) -> Iterator[str]:
         """The ids of this request's charges: the first, and one for each attempt after it."""
@@ -233,4 +300,14 @@ class Vault:
     def _without_update(self, request: TrainRequest, code: Code, epsilon: float = 0.0) -> TrainReply:
         return TrainReply(
             code=code, client=self.client_id, round_number=request.round_number, update={}, epsilon=epsilon
+        )
+
+    def _without_arrays(self, request: SumRequest, code: Code) -> SumReply:
+        return SumReply(
+            code=code,
+            client=self.client_id,
+            round_number=request.round_number,
+            step=request.step,
+            epsilon=self._account().epsilon() if code == "exhausted" else 0.0,
+            arrays={},
         )

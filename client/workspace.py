@@ -18,10 +18,13 @@ import yaml
 
 from client.datasets import Dataset, Split
 from client.outbox import Outbox
+from client.secure_keys import SecureKeys, node_keys, simulated_keys
+from client.secure_store import SecureStore
 from mmrank import components
 from mmrank.errors import ConfigError, PrivacyError
 from mmrank.features import FeatureTable, build_features
 from mmrank.privacy.client_update import CLIP, ClientUpdate
+from mmrank.privacy.distributed_update import dimension_of
 from mmrank.privacy.ledger import Ledger, Policy
 from mmrank.privacy.mechanism import Mechanism, build_mechanism
 from mmrank.ranker import Ranker, build_ranker, load_parameters, parameters_of
@@ -46,7 +49,8 @@ class Workspace:
 
     ranker: shared scratch space, its parameters mean nothing between calls. state_dir: the run's own folder
     (throwaway ledger, outbox, calibrated noise). training: held while a client trains, since all share the ranker.
-    deployment: real clients, real people; what holds for a simulation alone is refused.
+    deployment: real clients, real people; what holds for a simulation alone is refused. identity, roster: files of a
+    real node's operator, for secure sums.
     Raises PrivacyError where the settings would void the guarantee in a deployment.
     """
 
@@ -57,6 +61,8 @@ class Workspace:
     device: torch.device
     state_dir: Path
     deployment: bool = False
+    identity: Path | None = None
+    roster: Path | None = None
     training: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _batches: OrderedDict[tuple[str, Split], SlateBatch] = field(default_factory=OrderedDict, init=False, repr=False)
     _index: tuple[str, ItemIndex] | None = field(default=None, init=False, repr=False)
@@ -67,12 +73,20 @@ class Workspace:
         check_unit(self.settings, self.dataset)
         if self.deployment:
             check_deployment(self.settings, self.dataset)
+            if self.settings.privacy.distributed:
+                _ = self.secure_keys  # a node without an identity can't take part, and says so at once
 
     @cached_property
     def mechanism(self) -> Mechanism:
         """What every client of the run trains under; its noise is calibrated once, and kept in the state folder."""
         settings = self.settings
-        return build_mechanism(settings.privacy, settings.training, settings.federation, cache_dir=self.state_dir)
+        return build_mechanism(
+            settings.privacy,
+            settings.training,
+            settings.federation,
+            cache_dir=self.state_dir,
+            dimension=dimension_of(parameters_of(self.ranker)),
+        )
 
     @cached_property
     def shapes(self) -> Mapping[str, np.ndarray]:
@@ -108,6 +122,25 @@ class Workspace:
     def outbox(self) -> Outbox:
         """Replies computed under secure noise."""
         return Outbox(self.state_dir / "outbox.sqlite", durable=not self.throwaway)
+
+    @cached_property
+    def secure_store(self) -> SecureStore:
+        """How far each client is in its secure sums, and its secrets in them."""
+        return SecureStore(self.state_dir / "secure-sums.sqlite", durable=not self.throwaway)
+
+    @cached_property
+    def secure_keys(self) -> SecureKeys:
+        """The node's own identity and roster, or a simulation's. Raises ConfigError where a real node names none."""
+        if not self.deployment:
+            seed = self.settings.seed if self.settings.privacy.noise == "seeded" else None
+            return simulated_keys(self.state_dir, self.dataset.client_ids, seed=seed)
+        if self.identity is None or self.roster is None:
+            raise ConfigError(
+                "Expected identity and roster in the node's configuration with privacy.noise_at: distributed: files "
+                "of the node's operator, never of the server; start the node with --node-config "
+                '\'identity="/path" roster="/path" ...\'.'
+            )
+        return node_keys(self.identity, self.roster)
 
     def index(self, parameters: Mapping[str, np.ndarray]) -> ItemIndex:
         """The catalogue's vectors under a model; the last model's are kept."""
@@ -208,6 +241,8 @@ def make_workspace(
     dataset: Dataset | None = None,
     features: FeatureTable | None = None,
     deployment: bool = False,
+    identity: Path | None = None,
+    roster: Path | None = None,
 ) -> Workspace:
     """A workspace in this process; `dataset` and `features` are loaded where they are not given.
 
@@ -229,6 +264,8 @@ def make_workspace(
         device=device,
         state_dir=Path(state_dir),
         deployment=deployment,
+        identity=identity,
+        roster=roster,
     )
 
 
@@ -241,11 +278,18 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-_shared: OrderedDict[tuple[str, str, bool], Workspace] = OrderedDict()
+_shared: OrderedDict[tuple[object, ...], Workspace] = OrderedDict()
 _shared_lock = threading.Lock()
 
 
-def open_workspace(config_path: str | Path, state_dir: str | Path, *, deployment: bool = False) -> Workspace:
+def open_workspace(
+    config_path: str | Path,
+    state_dir: str | Path,
+    *,
+    deployment: bool = False,
+    identity: Path | None = None,
+    roster: Path | None = None,
+) -> Workspace:
     """The workspace of a YAML configuration, kept for the process: a second call costs one read of the file.
 
     Raises ConfigError where the file can't be read, and what make_workspace raises.
@@ -257,10 +301,12 @@ def open_workspace(config_path: str | Path, state_dir: str | Path, *, deployment
         raise ConfigError(
             f"Expected {config_path} to be a YAML file ({error}); pass the path of a configuration."
         ) from error
-    key = (hashlib.sha256(raw).hexdigest(), str(Path(state_dir).expanduser().absolute()), deployment)
+    key = (hashlib.sha256(raw).hexdigest(), str(Path(state_dir).expanduser().absolute()), deployment, identity, roster)
     with _shared_lock:
         if key not in _shared:
-            _shared[key] = make_workspace(parse(values or {}), state_dir=state_dir, deployment=deployment)
+            _shared[key] = make_workspace(
+                parse(values or {}), state_dir=state_dir, deployment=deployment, identity=identity, roster=roster
+            )
             while len(_shared) > _SHARED_WORKSPACES:
                 _shared.popitem(last=False)
         _shared.move_to_end(key)

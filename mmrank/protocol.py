@@ -1,6 +1,7 @@
 """What client and server say to each other: plain dictionaries of arrays and numbers, spelled once.
 
-A train request is the model and where it stands in the run; a reply is a privatised update or a code.
+A train request is the model and where it stands in the run; a reply is a privatised update or a code. In a secure sum
+five such exchanges make a round, and what a client sends is keys, sealed shares, a masked vector and signatures.
 Nothing else leaves a client: no count, loss, metric, query, norm or text of an exception.
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from mmrank.errors import ProtocolError
 
-VERSION = 1
+VERSION = 2
 
 Code = Literal["ok", "exhausted", "config_mismatch", "bad_request", "refused", "failed"]
 CODES: tuple[Code, ...] = ("ok", "exhausted", "config_mismatch", "bad_request", "refused", "failed")
@@ -61,6 +62,41 @@ class Enrolment:
     version: int = VERSION
 
 
+Step = Literal["advertise", "share", "mask", "confirm", "unmask"]
+STEPS: tuple[Step, ...] = ("advertise", "share", "mask", "confirm", "unmask")
+"""The five exchanges of a secure sum, in their order; mmrank.secure_sum says what each is for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumRequest:
+    """One step of the secure sum of round `round_number` of run `run`, to one client.
+
+    arrays: what mmrank.secure_sum.arrays lists for the step. Threshold, length and modulus are in no message: each
+    client knows its own.
+    """
+
+    run: str
+    round_number: int
+    config_sha256: str
+    step: Step
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumReply:
+    """The client's answer to one step; `arrays` are empty unless code is ok.
+
+    epsilon: as in TrainReply, after the step `mask`, and where the budget would be passed; 0 in the others.
+    """
+
+    code: Code
+    client: str
+    round_number: int
+    step: Step
+    epsilon: float
+    arrays: Mapping[str, np.ndarray]
+
+
 def check_update(update: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> str | None:
     """Why `update` cannot be aggregated with a model of the shapes `like`, or None where it can.
 
@@ -77,6 +113,16 @@ def check_update(update: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray
         if not np.isfinite(array).all():
             return f"{name} is not finite"
     return None
+
+
+def check_step(step: str) -> Step:
+    """`step` as a step of a secure sum; ProtocolError for anything else."""
+    for known in STEPS:
+        if step == known:
+            return known
+    raise ProtocolError(
+        f"Expected step {step!r} to be one of {', '.join(STEPS)}; the other end speaks another version."
+    )
 
 
 def check_code(code: str) -> Code:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from mmrank._secure_settings import check_distributed, check_secure_cohorts
 from mmrank.errors import ConfigError, nearest
 
 SMALLEST_DELTA = 1e-10
@@ -137,6 +138,9 @@ class PrivacySettings:
     norms, at the cost of a noisy count with standard deviation `clip_count_noise` (a twentieth of the cohort where
     absent). noise_cohort_size: a simulation's small cohort stands for one of that size. population: names the people
     of a population ledger. ledger: `throwaway` or the path of a file. noise: `seeded` in simulations only.
+    With noise_at distributed: secure_threshold, the fewest survivors of a round, over whom the noise is spread
+    (just above half of secure_cohort where absent); secure_cohort, the largest cohort that is asked (the expected one
+    and four standard deviations where absent); colluders, how many devices may tell the server their noise.
     """
 
     mechanism: Literal["no_privacy", "dp_sgd", "client_update"] = "no_privacy"
@@ -153,7 +157,10 @@ class PrivacySettings:
     ledger: str = "throwaway"
     grad_sample: Literal["opacus", "vmap"] = "opacus"
     micro_batch_size: int = 64
-    noise_at: Literal["central", "local"] = "central"
+    noise_at: Literal["central", "distributed", "local"] = "central"
+    secure_threshold: int | None = None
+    secure_cohort: int | None = None
+    colluders: int = 0
     participations: int | None = None
     participation_epsilon: float | None = None
     clipping: Literal["fixed", "adaptive"] = "fixed"
@@ -185,6 +192,8 @@ class PrivacySettings:
             "participation_epsilon",
             "clip_count_noise",
             "noise_cohort_size",
+            "secure_threshold",
+            "secure_cohort",
         ):
             value = getattr(self, name)
             if value is not None:
@@ -204,6 +213,7 @@ class PrivacySettings:
                 f"Expected privacy.unit={self.unit} to be one of {', '.join(units)} under privacy.mechanism="
                 f"{self.mechanism}; set privacy.unit: {units[0]}."
             )
+        check_distributed(self)
         if self.mechanism == "client_update":
             return
         for name, plain in (("noise_at", "central"), ("clipping", "fixed"), ("noise_cohort_size", None)):
@@ -217,6 +227,11 @@ class PrivacySettings:
     def central(self) -> bool:
         """Whether the server adds the noise, and is trusted."""
         return self.mechanism == "client_update" and self.noise_at == "central"
+
+    @property
+    def distributed(self) -> bool:
+        """Whether each device adds a share of the noise, and the server sees nothing but a masked sum."""
+        return self.mechanism == "client_update" and self.noise_at == "distributed"
 
     @property
     def budget(self) -> float:
@@ -292,6 +307,8 @@ class Settings:
                     f"Expected federation.{name}={value} to be left out with privacy.mechanism: client_update: each "
                     "client enters a round alone by privacy.sampling_rate, and a round counts whoever replies."
                 )
+        if self.privacy.distributed:
+            check_secure_cohorts(self.privacy, self.federation)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings: what `parse` takes back."""

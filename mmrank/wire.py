@@ -18,7 +18,17 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from mmrank.errors import ProtocolError
-from mmrank.protocol import Enrolment, TrainReply, TrainRequest, check_code, check_update
+from mmrank.protocol import (
+    Enrolment,
+    SumReply,
+    SumRequest,
+    TrainReply,
+    TrainRequest,
+    check_code,
+    check_step,
+    check_update,
+)
+from mmrank.secure_sum.arrays import fault_from_client
 
 ARRAYS = "arrays"
 """The record that holds the arrays of a message."""
@@ -26,13 +36,18 @@ SCALARS = "scalars"
 """The record that holds its numbers and words."""
 
 Scalar = str | int | float
-Kind = TypeVar("Kind", TrainRequest, TrainReply, Enrolment)
+Kind = TypeVar("Kind", TrainRequest, TrainReply, Enrolment, SumRequest, SumReply)
 
 _NPY_START = 10
 """Bytes of a .npy file of format 1.0 before its header: magic, version, and the header's length in the last two."""
 _NPY_HEADER_LIMIT = 512
 
-_ARRAY_FIELD: dict[type, str] = {TrainRequest: "parameters", TrainReply: "update"}
+_ARRAY_FIELD: dict[type, str] = {
+    TrainRequest: "parameters",
+    TrainReply: "update",
+    SumRequest: "arrays",
+    SumReply: "arrays",
+}
 
 
 def scalar_fields(kind: type) -> Mapping[str, type]:
@@ -50,10 +65,14 @@ def _fields(kind: type) -> dict[str, type]:
     return {name: str if typing.get_origin(hints[name]) is Literal else hints[name] for name in names}
 
 
-_SCALAR_FIELDS: dict[type, dict[str, type]] = {kind: _fields(kind) for kind in (TrainRequest, TrainReply, Enrolment)}
+_SCALAR_FIELDS: dict[type, dict[str, type]] = {
+    kind: _fields(kind) for kind in (TrainRequest, TrainReply, Enrolment, SumRequest, SumReply)
+}
 
 
-def to_plain(message: TrainRequest | TrainReply | Enrolment) -> tuple[dict[str, np.ndarray], dict[str, Scalar]]:
+def to_plain(
+    message: TrainRequest | TrainReply | Enrolment | SumRequest | SumReply,
+) -> tuple[dict[str, np.ndarray], dict[str, Scalar]]:
     """(arrays, scalars) of a message."""
     kind = type(message)
     arrays = dict(getattr(message, _ARRAY_FIELD[kind])) if kind in _ARRAY_FIELD else {}
@@ -73,8 +92,10 @@ def from_plain(kind: type[Kind], arrays: Mapping[str, np.ndarray], scalars: Mapp
             raise ProtocolError(
                 f"Expected {name} of a {kind.__name__} as {hint.__name__}, not {type(scalars[name]).__name__}."
             )
-    if kind is TrainReply:
+    if "code" in expected:
         check_code(str(scalars["code"]))
+    if "step" in expected:
+        check_step(str(scalars["step"]))
     if kind is Enrolment and scalars["kind"] not in ("merchant", "device"):
         raise ProtocolError(
             "Expected kind of an Enrolment to be merchant or device; the client speaks another version."
@@ -158,3 +179,16 @@ def reply_fault(reply: TrainReply, request: TrainRequest, client: str) -> str | 
     if reply.code != "ok":
         return "it carries an update with a code other than ok" if reply.update else None
     return check_update(reply.update, request.parameters)
+
+
+def sum_reply_fault(reply: SumReply, request: SumRequest, client: str) -> str | None:
+    """Why `reply` is no answer of `client` to that step of a secure sum, or None where it is; see reply_fault."""
+    if reply.client != client:
+        return f"it names client {reply.client!r}"
+    if (reply.round_number, reply.step) != (request.round_number, request.step):
+        return f"it answers {reply.step} of round {reply.round_number}"
+    if math.isnan(reply.epsilon) or reply.epsilon < 0:
+        return f"epsilon={reply.epsilon} is below 0 or no number"
+    if reply.code != "ok":
+        return "it carries arrays with a code other than ok" if reply.arrays else None
+    return fault_from_client(reply.step, reply.arrays)

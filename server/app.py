@@ -1,7 +1,8 @@
 """The Flower ServerApp: the round loop of server.rounds over Flower's Grid.
 
 The run's configuration: `config`, the path of a YAML file; `state-dir`, where the checkpoint and the model go;
-`resume`, whether to go on after a checkpoint that is there; `simulation`, whether the clients are simulated.
+`resume`, whether to go on after a checkpoint that is there; `simulation`, whether the clients are simulated; `roster`,
+the identities that sign in secure sums (a simulation's are in its folder).
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from mmrank import places
 from mmrank.errors import ConfigError, ProtocolError
-from mmrank.protocol import VERSION, Enrolment, TrainReply, TrainRequest
+from mmrank.protocol import CODES, VERSION, Enrolment, SumReply, SumRequest, TrainReply, TrainRequest
 from mmrank.ranker import build_ranker, parameters_of
 from mmrank.settings import Settings, parse
-from mmrank.wire import ARRAYS, SCALARS, Kind, array_from_npy, from_plain, to_plain
+from mmrank.wire import ARRAYS, SCALARS, Kind, Scalar, array_from_npy, from_plain, to_plain
 from server.checkpoint import write_model
 from server.population import check_server
 from server.rounds import OnClient, OnRound, RoundReport, run_rounds
@@ -30,8 +31,10 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
 MODEL = "model.safetensors"
+ROSTER = "roster.json"
 TRAIN = "train"
 ENROL = "query.enrol"
+SUM = "query.sum"
 
 POLL_SECONDS = 0.05
 SETTLE_SECONDS = 1.0
@@ -76,6 +79,7 @@ def make_app(
             resume=bool(values.get("resume", False)),
             on_round=on_round or _log_round,
             on_client=on_client,
+            roster=Path(str(values["roster"])).expanduser() if values.get("roster") else folder / ROSTER,
         )
         write_model(folder / MODEL, parameters)
 
@@ -88,6 +92,9 @@ def read_settings(path: Path) -> Settings:
         return parse(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+
+
+Plain = tuple[Mapping[str, np.ndarray], Mapping[str, Scalar]]
 
 
 class GridMessenger:
@@ -145,29 +152,44 @@ class GridMessenger:
         self, clients: Sequence[str], request: TrainRequest, timeout_seconds: float
     ) -> Iterator[tuple[str, TrainReply | ProtocolError]]:
         """See server.rounds.Messenger. Answers are not held: each is yielded as it is pulled."""
+        content = to_plain(request)
+        return self._exchange(
+            dict.fromkeys(clients, content), TRAIN, TrainReply, str(request.round_number), timeout_seconds
+        )
+
+    def ask(
+        self, requests: Mapping[str, SumRequest], timeout_seconds: float
+    ) -> Iterator[tuple[str, SumReply | ProtocolError]]:
+        """See server.secure_exchange.SumMessenger."""
+        contents = {client: to_plain(request) for client, request in requests.items()}
+        group = next((str(request.round_number) for request in requests.values()), "")
+        return self._exchange(contents, SUM, SumReply, group, timeout_seconds)
+
+    def _exchange(
+        self, contents: Mapping[str, Plain], action: str, kind: type[Kind], group: str, timeout_seconds: float
+    ) -> Iterator[tuple[str, Kind | ProtocolError]]:
+        """Send each client its content, and yield the answers as they come."""
         deadline = time.monotonic() + timeout_seconds
         if self._registry is not None:
-            self._enrol_registered(clients, self._registry, deadline)
-        reachable = {self._node_of[client]: client for client in clients if client in self._node_of}
-        arrays, scalars = to_plain(request)
-        shared = {name: Array(np.ascontiguousarray(arrays[name])) for name in sorted(arrays)}  # serialised once
-        messages = [
+            self._enrol_registered(list(contents), self._registry, deadline)
+        reachable = {self._node_of[client]: client for client in contents if client in self._node_of}
+        serialised: dict[int, Array] = {}  # what several clients are sent is serialised once; `contents` keeps the ids
+        messages = []
+        for node, client in reachable.items():
+            arrays, scalars = contents[client]
+            for array in arrays.values():
+                if id(array) not in serialised:
+                    serialised[id(array)] = Array(np.ascontiguousarray(array))
             # A RecordDict of its own for each node: over an in-process grid, what one writes the next would read.
-            Message(
-                RecordDict({ARRAYS: ArrayRecord(shared), SCALARS: ConfigRecord(dict(scalars))}),
-                node,
-                TRAIN,
-                group_id=str(request.round_number),
-                ttl=timeout_seconds,
-            )
-            for node in reachable
-        ]
+            record = ArrayRecord({name: serialised[id(arrays[name])] for name in sorted(arrays)})
+            content = RecordDict({ARRAYS: record, SCALARS: ConfigRecord(dict(scalars))})
+            messages.append(Message(content, node, action, group_id=group, ttl=timeout_seconds))
         pending = set(self._grid.push_messages(messages))
-        for client in sorted(set(clients) - set(reachable.values())):
+        for client in sorted(set(contents) - set(reachable.values())):
             yield client, ProtocolError("its node did not enrol under that name")
         for reply in self._pull(pending, deadline):
             if reply.metadata.src_node_id in reachable:
-                yield reachable[reply.metadata.src_node_id], _read(TrainReply, reply)
+                yield reachable[reply.metadata.src_node_id], _read(kind, reply)
 
     def _enrol_registered(self, clients: Sequence[str], registry: Mapping[str, int], deadline: float) -> None:
         """Enrol those of `clients` who are not; whoever answers by another name than the registry's stays out."""
@@ -230,6 +252,8 @@ def _read(kind: type[Kind], reply: Message) -> Kind | ProtocolError:
     arrays, scalars = records.get(ARRAYS), records.get(SCALARS)
     if len(records) != 2 or not isinstance(arrays, ArrayRecord) or not isinstance(scalars, ConfigRecord):
         return ProtocolError(f"Expected the records {ARRAYS} and {SCALARS} alone.")
+    if kind is SumReply and "step" not in scalars and scalars.get("code") in CODES:
+        return ProtocolError(f"it answered {scalars['code']!s}.")  # a client that can't read a step says no more
     try:
         return from_plain(kind, {name: array_from_npy(array.data) for name, array in arrays.items()}, dict(scalars))
     except ProtocolError as error:

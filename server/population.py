@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class Population:
     settings: Settings
     mechanism: ClientUpdate
     account: Account | None
+    fewest: ClassVar[int] = 1
 
     def asks(self, parameters: Mapping[str, np.ndarray], clip_norm: float) -> dict[str, np.ndarray]:
         """What the cohort is sent: the model, and the round's clip where it adapts."""

@@ -30,11 +30,13 @@ from mmrank.wire import reply_fault
 from server.aggregation import Rule
 from server.checkpoint import Checkpoint, has_begun, load_checkpoint, run_identity, save_checkpoint
 from server.population import Population, open_population
+from server.secure_exchange import SumMessenger
+from server.secure_rounds import SecurePopulation, Summed, open_secure
 
 logger = logging.getLogger(__name__)
 
 
-class Messenger(Protocol):
+class Messenger(SumMessenger, Protocol):
     """How the loop reaches its clients."""
 
     def clients(self, at_least: int) -> Sequence[str]:
@@ -94,6 +96,7 @@ class _Replies:
     exhausted: set[str] = field(default_factory=set)
     epsilon: dict[str, float] = field(default_factory=dict)
     bytes_up: int = 0
+    bytes_down: int | None = None
 
 
 def run_rounds(
@@ -106,17 +109,23 @@ def run_rounds(
     on_round: OnRound | None = None,
     on_client: OnClient | None = None,
     max_update_norm: float | None = None,
+    roster: Path | None = None,
 ) -> dict[str, np.ndarray]:
     """Train for settings.federation.rounds rounds and return the model, float32 by name.
 
     on_client(done, total) is called after each answer. max_update_norm: an update with a larger L2 norm is dropped.
+    roster: the file of identities that sign in secure sums.
     resume: go on after the newest checkpoint, or begin where there is none. The run ends early
     where fewer clients than federation.min_replies still have budget: asking them would spend it for nothing.
     Raises CheckpointError for a folder of another configuration, or one that has begun where resume is False.
     """
     rule: Rule = components.build("server.aggregation", settings.federation.aggregation)
     now = _begin(settings, initial, rule, checkpoint_dir, resume)
-    population = open_population(settings, state_dir=checkpoint_dir.parent)
+    population: Population | SecurePopulation | None = (
+        open_secure(settings, parameters=initial, state_dir=checkpoint_dir.parent, roster=roster)
+        if settings.privacy.distributed
+        else open_population(settings, state_dir=checkpoint_dir.parent)
+    )
     while now.round_number < settings.federation.rounds:
         number = now.round_number + 1
         started = time.perf_counter()
@@ -130,16 +139,21 @@ def run_rounds(
             if not population.charge(request):
                 break
             cohort = population.draw(sorted(set(clients) - now.exhausted), request)
-            enough = bool(set(clients) - now.exhausted)
+            enough = len(set(clients) - now.exhausted) >= population.fewest
         else:
             cohort = draw_cohort(clients, now.exhausted, settings, number, merchants=merchants)
             enough = len(cohort) >= settings.federation.min_replies
         if not enough:
             _say_why_it_stops(len(cohort), now, settings)
             break
-        faults = _Faults(max_update_norm, population, now.clip_norm)
-        replies = _collect(messenger, cohort, request, settings, faults, on_client)
-        now, aggregated = _advance(now, replies, rule, settings, merchants, population, request)
+        if isinstance(population, SecurePopulation):
+            summed = population.sum(messenger, cohort, request, on_client)
+            replies = _Replies(**summed.replies)
+            now, aggregated = _advance_by_sum(now, summed, replies, rule, settings)
+        else:
+            faults = _Faults(max_update_norm, population, now.clip_norm)
+            replies = _collect(messenger, cohort, request, settings, faults, on_client)
+            now, aggregated = _advance(now, replies, rule, settings, merchants, population, request)
         save_checkpoint(checkpoint_dir, now)
         if on_round is not None:
             on_round(_report(now, replies, cohort, aggregated, time.perf_counter() - started, population))
@@ -344,13 +358,29 @@ def _advance(
     return replace(after, state=state, parameters=parameters), True
 
 
+def _advance_by_sum(
+    now: Checkpoint, summed: Summed, replies: _Replies, rule: Rule, settings: Settings
+) -> tuple[Checkpoint, bool]:
+    """The same after a secure sum: a round that was thrown away keeps the model, and its charges stay."""
+    after = replace(
+        now,
+        round_number=now.round_number + 1,
+        exhausted=now.exhausted | replies.exhausted,
+        epsilon={**now.epsilon, **replies.epsilon},
+    )
+    if summed.mean is None:
+        return replace(after, kept_rounds=now.kept_rounds + 1), False
+    state, parameters = rule.apply(now.state, now.parameters, {settings.privacy.population: summed.mean})
+    return replace(after, state=state, parameters=parameters), True
+
+
 def _report(
     now: Checkpoint,
     replies: _Replies,
     cohort: Sequence[str],
     aggregated: bool,
     seconds: float,
-    population: Population | None,
+    population: Population | SecurePopulation | None,
 ) -> RoundReport:
     spent = list(now.epsilon.values())
     if population is not None and population.account is not None:
@@ -363,7 +393,9 @@ def _report(
         epsilon_max=max(spent, default=0.0),
         epsilon_median=statistics.median(spent) if spent else 0.0,
         seconds=seconds,
-        bytes_down=len(cohort) * sum(array.nbytes for array in now.parameters.values()),
+        bytes_down=len(cohort) * sum(array.nbytes for array in now.parameters.values())
+        if replies.bytes_down is None
+        else replies.bytes_down,
         bytes_up=replies.bytes_up,
         cohort_size=len(cohort),
         aggregated=aggregated,

@@ -13,6 +13,7 @@ from typing import Any
 from mmrank.privacy import inspection
 from mmrank.privacy.accountant import Event, epsilon
 from mmrank.privacy.client_update import ClientUpdate
+from mmrank.privacy.distributed_update import DistributedUpdate
 from mmrank.privacy.group import changed_epsilon, group_epsilon
 from mmrank.privacy.ledger import SECONDS_A_DAY
 from mmrank.privacy.mechanism import build_mechanism
@@ -22,6 +23,8 @@ from server.population import POPULATION
 from simulations._federation import epsilons
 
 ACCOUNTANT = "PLD (dp-accounting)"
+ACCOUNTANT_OF_SUMS = "RDP (dp-accounting)"
+"""A sum of discrete Gaussians is known to be concentrated, not to have a Gaussian's distribution of losses."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ PROMISES = {
         "the server, which sees each clipped update and adds the noise",
         "those who see the released models, but no update",
     ),
+    "distributed": _Promise(
+        "zero-out of one client's data",
+        "none counted: each participation is charged in full",
+        "the server to follow the protocol (honest but curious), and enough of the survivors: see secure_threshold and "
+        "colluders",
+        EVERYBODY,
+    ),
     "local": _Promise(
         "replace one client's data", "none counted: each participation is charged in full", CLIENT_ALONE, EVERYBODY
     ),
@@ -66,7 +76,13 @@ def privacy_facts(settings: Settings, state_dir: Path) -> dict[str, Any]:
     then nothing is sampled behind the server's back; infinite where the server itself adds the noise.
     """
     privacy = settings.privacy
-    mechanism = build_mechanism(privacy, settings.training, settings.federation, cache_dir=state_dir)
+    mechanism = build_mechanism(
+        privacy,
+        settings.training,
+        settings.federation,
+        cache_dir=state_dir,
+        dimension=model_facts(settings)["trainable_parameters"],
+    )
     largest, median = epsilons(state_dir, settings)
     private = privacy.mechanism != "no_privacy"
     promise = promise_of(privacy)
@@ -85,13 +101,16 @@ def privacy_facts(settings: Settings, state_dir: Path) -> dict[str, Any]:
         "epsilon_median": median,
         "epsilon_server_view": math.inf if privacy.central else largest,
         "budget": privacy.budget,
-        "accountant": ACCOUNTANT if private else "none",
+        "accountant": "none" if not private else ACCOUNTANT_OF_SUMS if privacy.distributed else ACCOUNTANT,
         "noise": privacy.noise,
         "noise_multiplier": event.noise_multiplier,
         "sampling_rate": event.sampling_rate,
         "max_grad_norm": privacy.max_grad_norm if private else float("inf"),
         "clipping": privacy.clipping,
         "noise_cohort_size": privacy.noise_cohort_size,
+        "secure_threshold": mechanism.shares.threshold if isinstance(mechanism, DistributedUpdate) else None,
+        "secure_cohort": mechanism.shares.cohort if isinstance(mechanism, DistributedUpdate) else None,
+        "colluders": privacy.colluders if privacy.distributed else None,
         "ledger": privacy.ledger,
     } | _people(settings, state_dir)
 

@@ -25,6 +25,7 @@ from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise
 from mmrank.privacy.run_counts import FixedRuns, PoissonRuns, RunCount, TruncatedNegativeBinomial
 from mmrank.privacy.tuning import History, PrivateSelection, View
 from mmrank.settings import Settings
+from simulations._facts import model_facts
 from simulations._folder import write_json
 from simulations._private_score import private_score
 from simulations._stage import Shared
@@ -182,7 +183,12 @@ def training_history(settings: Settings, view: View) -> History:
 
     Raises PrivacyError for a mechanism that promises nothing against that view.
     """
-    mechanism = build_mechanism(settings.privacy, settings.training, settings.federation)
+    mechanism = build_mechanism(
+        settings.privacy,
+        settings.training,
+        settings.federation,
+        dimension=model_facts(settings)["trainable_parameters"],
+    )
     if settings.privacy.mechanism == "no_privacy":
         raise PrivacyError(
             f"Expected privacy.mechanism={settings.privacy.mechanism} to be one with a promise in a private search; "

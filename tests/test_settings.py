@@ -1,9 +1,12 @@
 """At stake: a mistyped setting must stop the run, not be ignored."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmrank._secure_settings import largest_cohort, secure_threshold
 from mmrank.errors import ConfigError
 from mmrank.settings import Settings, parse
 
@@ -46,6 +49,42 @@ def test_the_hash_moves_with_any_setting():
 def test_a_bad_setting_names_value_bound_and_remedy(raw, message):
     with pytest.raises(ConfigError, match=message):
         parse(raw)
+
+
+SUMS = {"mechanism": "client_update", "unit": "client", "noise_at": "distributed", "noise_multiplier": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("privacy", "federation", "message"),
+    [
+        ({"clipping": "adaptive"}, {}, "privacy.clipping=adaptive to be fixed"),
+        ({"noise_cohort_size": 1000}, {}, "privacy.noise_cohort_size=1000 to be left out"),
+        ({"secure_threshold": 10}, {}, r"above \(cohort=20 \+ colluders=0\) / 2.*set at least 11"),
+        ({"secure_threshold": 13, "colluders": 6}, {}, r"above \(cohort=20 \+ colluders=6\) / 2"),
+        ({"secure_threshold": 21}, {}, r"threshold=21 in \[2, 20\]"),
+        ({"secure_cohort": 19}, {}, "privacy.secure_cohort=19 to be at least federation.cohort_size=20"),
+        ({"colluders": -1}, {}, "privacy.colluders=-1"),
+        ({"colluders": 30}, {}, "threshold=26 in"),
+        ({}, {"aggregation": "median"}, "federation.aggregation=median to be one of fedadam, fedavg, fedprox"),
+        ({}, {"min_replies": 3}, "federation.min_replies=3 to be left out"),
+        ({"noise_at": "local", "secure_threshold": 11}, {}, "privacy.secure_threshold=11 with privacy.noise_at"),
+        ({"noise_at": "central", "colluders": 1}, {}, "privacy.colluders=1 with privacy.noise_at"),
+    ],
+)
+def test_what_a_masked_sum_excludes_is_refused(privacy, federation, message):
+    raw = {
+        "privacy": {**SUMS, "sampling_rate": 1.0, **privacy},
+        "federation": {"cohort_size": 20, **federation},
+    }
+    with pytest.raises(ConfigError, match=message):
+        parse(raw)
+
+
+def test_the_largest_cohort_and_the_threshold_follow_from_the_expected_cohort():
+    settings = parse({"privacy": {**SUMS, "sampling_rate": 0.05}, "federation": {"cohort_size": 500}})
+    cohort = largest_cohort(settings.privacy, settings.federation)
+    assert cohort == 500 + math.ceil(4 * math.sqrt(500 * 0.95))
+    assert 2 * secure_threshold(settings.privacy, settings.federation) in (cohort + 1, cohort + 2)
 
 
 @given(st.floats(min_value=1e-9, max_value=1.0))

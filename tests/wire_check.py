@@ -10,7 +10,9 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from flwr.common.serde import message_to_proto
 
-from mmrank.protocol import CODES, VERSION, Enrolment, TrainReply
+from mmrank.privacy.encoding import padded
+from mmrank.protocol import CODES, VERSION, Enrolment, SumReply, TrainReply
+from mmrank.secure_sum.arrays import FROM_CLIENT
 from mmrank.settings import Settings
 from mmrank.wire import ARRAYS, SCALARS, scalar_fields
 
@@ -36,6 +38,9 @@ def leaks(reply: Message, asked: Message, *, client: str, settings: Settings) ->
     if not isinstance(arrays, ArrayRecord) or not isinstance(scalars, ConfigRecord):
         return [*found, "its records are of other kinds"]
     kind = Enrolment if asked.metadata.message_type.startswith("query") and "code" not in scalars else TrainReply
+    if asked.metadata.message_type == "query.sum" and "step" in scalars:
+        found += _scalars(scalars, SumReply)
+        return found or _sum_reply(scalars, client, asked) + _sum_arrays(scalars, arrays, asked)
     found += _scalars(scalars, kind)
     if not found:
         found += _enrolment(scalars, client, settings) if kind is Enrolment else _reply(scalars, client, asked)
@@ -75,6 +80,54 @@ def _reply(scalars: ConfigRecord, client: str, asked: Message) -> list[str]:
     if math.isnan(scalars["epsilon"]) or scalars["epsilon"] < 0:
         found.append("its epsilon is below 0 or no number")
     return found
+
+
+def _sum_reply(scalars: ConfigRecord, client: str, asked: Message) -> list[str]:
+    found = _reply(scalars, client, asked)
+    if scalars["step"] != asked.content[SCALARS]["step"]:
+        found.append("its step is not the request's")
+    if scalars["epsilon"] != 0 and not (scalars["code"] == "exhausted" or scalars["step"] == "mask"):
+        found.append("its epsilon stands where nothing is charged")
+    return found
+
+
+def _sum_arrays(scalars: ConfigRecord, arrays: ArrayRecord, asked: Message) -> list[str]:
+    """Types and sizes of a secure sum's arrays, all of them public: the model's length, and who is left."""
+    expected = FROM_CLIENT.get(scalars["step"], {}) if scalars["code"] == "ok" else {}
+    found = [f"it has the array {name}" for name in sorted(set(arrays) - set(expected))]
+    found += [f"it lacks the array {name}" for name in sorted(set(expected) - set(arrays))]
+    given = asked.content[ARRAYS]
+    for name in sorted(set(arrays) & set(expected)):
+        array, (dtypes, shape) = arrays[name], expected[name]
+        rows = _rows(name, given, arrays)
+        sizes = tuple(rows if size is None else size for size in shape)
+        if rows == 0 and len(sizes) == 2:
+            sizes = (0, 0)
+        if array.dtype not in dtypes or array.stype != "numpy.ndarray" or tuple(array.shape) != sizes:
+            found.append(f"its array {name} has another type or shape")
+        elif array.data[: -_bytes_of(array) or None] != _header(array):
+            found.append(f"its array {name} carries bytes beside the numbers")
+    return found
+
+
+def _rows(name: str, given: ArrayRecord, arrays: ArrayRecord) -> int:
+    """How many the round decides: the others who sent an advert, a padded model, or clients in a table of shares."""
+    if name.startswith("sealed/"):
+        return given["adverts/clients"].shape[0] - 1
+    if name == "masked":
+        return padded(sum(math.prod(array.shape) for key, array in given.items() if key.startswith("model/")))
+    table = arrays.get(name.replace("/rows", "/clients"))
+    return table.shape[0] if table is not None and len(table.shape) == 1 else 0
+
+
+def _bytes_of(array: Array) -> int:
+    return np.dtype(array.dtype).itemsize * math.prod(array.shape)
+
+
+def _header(array: Array) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(tuple(array.shape), array.dtype))
+    return stream.getvalue()[: -_bytes_of(array) or None]
 
 
 def _enrolment(scalars: ConfigRecord, client: str, settings: Settings) -> list[str]:

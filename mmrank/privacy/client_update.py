@@ -3,8 +3,9 @@ r"""A client's whole update as the unit (McMahan et al. 2018, "Learning DP Recur
 A device trains as it likes, clips what it learned to norm C over all parameters, and sends that once a round.
 Where the noise is added decides who must be trusted:
 
-    central  the server adds N(0, z^2 C^2) to the cohort's sum: it sees each clipped update, and is trusted
-    local    each device adds N(0, z^2 C^2) to its own update: nobody outside of it is
+    central      the server adds N(0, z^2 C^2) to the cohort's sum: it sees each clipped update, and is trusted
+    local        each device adds N(0, z^2 C^2) to its own update: nobody outside of it is
+    distributed  each device adds a share, and the server sees a masked sum: see mmrank.privacy.distributed_update
 
 Adjacency is zero-out: a client's updates become zero. The registry and the expected cohort are public, so under Poisson
 sampling of clients the sum's sensitivity is C and one round is a Poisson-sampled Gaussian. Local noise stands
@@ -209,6 +210,8 @@ def from_settings(
 
     Under central noise over `rounds` sampled rounds; under local noise over a client's participations, unamplified.
     """
+    if privacy.noise_at == "distributed":
+        raise PrivacyError("privacy.noise_at=distributed has a mechanism of its own; use build_mechanism.")
     noise_multiplier = privacy.noise_multiplier
     if noise_multiplier is None:
         if privacy.epsilon is None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mmrank.errors import PrivacyError, SecureSumError
 from mmrank.privacy import encoding
+from mmrank.privacy.accountant import Event
 from mmrank.privacy.discrete import MAX_VARIANCE, concentrated_epsilon, discrete_gaussian
 from mmrank.privacy.noise import Noise
 from mmrank.secure_sum.sum_round import SumRound, check_threshold
@@ -116,6 +117,13 @@ class DistributedNoise:
     def rho(self) -> float:
         """The zCDP of one round."""
         return 0.5 / self.effective_noise_multiplier**2
+
+    @property
+    def event(self) -> Event:
+        """What one round costs each client that takes part, without any gain of sampling."""
+        return Event(
+            sampling_rate=1.0, noise_multiplier=self.effective_noise_multiplier, steps=1, family="concentrated"
+        )
 
     @cached_property
     def wrap_probability(self) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmrank.errors import PrivacyError
+from mmrank.errors import BudgetExhaustedError, PrivacyError
 from mmrank.privacy import _admission, _chain, _records
 from mmrank.privacy._chain import NO_HEAD, Entry, Head
 from mmrank.privacy._composition import Composition, Planned, default_plan, period_of, spent
@@ -141,6 +141,20 @@ class Account:
         noise needs one. `charges` must not end before a free one. Raises as `charge`.
         """
         return self._write(charges, event, plan, acknowledged, again=False)
+
+    def affords(self, event: Event, *, plan: str | None = None) -> bool:
+        """Whether `event` would be charged now and not pass the budget; nothing is written, and nothing is promised.
+
+        Raises OptedOutError where the data may not be used at all.
+        """
+        plan, now = default_plan(event) if plan is None else plan, self.ledger.clock_days()
+        row, history = self._history()
+        _admission.check_taking_part(self.key, row)
+        try:
+            self._admitted(row, history, event, plan, _admission.current_period(row, self.policy, now))
+        except BudgetExhaustedError:
+            return False
+        return True
 
     def opt_out(self) -> None:
         """Stop all use of this data for good: every later charge is refused, by whichever run. Can't be undone."""

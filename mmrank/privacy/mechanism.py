@@ -84,11 +84,16 @@ def build_mechanism(
     federation: FederationSettings,
     *,
     cache_dir: Path | None = None,
+    dimension: int | None = None,
 ) -> Mechanism:
     """The mechanism of `privacy.mechanism` for the federation's rounds; calibrated noise is kept in `cache_dir`.
 
+    dimension: numbers in an update, on which the cost of distributed noise depends; the others leave it alone.
     Raises PrivacyError or ConfigError where the settings can't keep their promise.
     """
+    if privacy.distributed:
+        planned = load("mmrank.privacy", "distributed_update").from_settings
+        return planned(privacy, training, federation, dimension=dimension, cache_dir=cache_dir)
     module = load("mmrank.privacy", privacy.mechanism)
     return module.from_settings(
         privacy, training, rounds=federation.rounds, cohort_size=federation.cohort_size, cache_dir=cache_dir

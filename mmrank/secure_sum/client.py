@@ -78,6 +78,11 @@ class SumClient:
         )
         return Shares(sealed=sealed, commitment=commitment(self.round, self.client, seed))
 
+    def check_inbox(self, inbox: Table) -> None:
+        """What `mask` would refuse of `inbox`, before anything is charged or trained for it. Nothing changes."""
+        self._expect(SHARED)
+        self._opened_all(inbox)
+
     def mask(self, values: np.ndarray, inbox: Table) -> np.ndarray:
         """Step 3: the vector under its masks. inbox: what each of the others sealed for this client.
 
@@ -85,10 +90,8 @@ class SumClient:
         """
         self._expect(SHARED)
         checked = self._checked_values(values)
-        sharers = sorted({*inbox, self.client})
-        self._check_list(sharers, among=self._state.adverts, what="sealed shares")
-        shares = {**self._state.shares, **{name: self._opened(name, inbox[name]) for name in inbox}}
-        result = masks.masked(checked, self._masks(sharers), self.round)
+        shares = self._opened_all(inbox)
+        result = masks.masked(checked, self._masks(sorted(shares)), self.round)
         self._state = self._state.forward(MASKED, shares=shares)
         return result
 
@@ -191,6 +194,11 @@ class SumClient:
 
     def _sealing(self, sender: str, recipient: str) -> bytes:
         return self.round.statement("sealed shares", sender, recipient)
+
+    def _opened_all(self, inbox: Table) -> dict[str, bytes]:
+        """The shares that this client holds of everybody who sent some, its own included."""
+        self._check_list(sorted({*inbox, self.client}), among=self._state.adverts, what="sealed shares")
+        return {**self._state.shares, **{name: self._opened(name, inbox[name]) for name in inbox}}
 
     def _opened(self, sender: str, sealed: bytes) -> bytes:
         advert = Advert.from_bytes(self._state.adverts[sender])

@@ -12,8 +12,10 @@ from mmrank.errors import ConfigError, PrivacyError, nearest
 from mmrank.privacy.accountant import Event, check_delta
 from mmrank.privacy.client_update import participations
 from mmrank.privacy.federations import check_budget, planned_noise, rounds_left
+from mmrank.privacy.mechanism import build_mechanism
 from mmrank.privacy.plans import PLACES, UNITS, Plan, check_shape, check_steps
 from mmrank.settings import Settings
+from simulations._facts import model_facts
 
 Unknown = Literal["epsilon", "noise_multiplier", "rounds"]
 
@@ -140,6 +142,10 @@ def ask_of(settings: Settings) -> Ask:
             f"Expected privacy.mechanism={privacy.mechanism} to be one that promises something: "
             f"{', '.join(UNITS)}; there is no epsilon to plan."
         )
+    if privacy.distributed and privacy.noise_multiplier is not None:  # the plan counts what rounding leaves of it
+        dimension = model_facts(settings)["trainable_parameters"]
+        mechanism = build_mechanism(privacy, settings.training, settings.federation, dimension=dimension)
+        common["noise_multiplier"] = mechanism.event.noise_multiplier
     if not privacy.central:  # noise that no sampling amplifies is planned for a client's own rounds
         common["rounds"] = participations(privacy, rounds)
     return Ask(**common, sampling_rate=privacy.sampling_rate, noise_at=privacy.noise_at)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from client.secure_keys import simulated_keys
 from client.workspace import Workspace
 from mmrank import components, errors
 from mmrank.errors import ConfigError
@@ -66,6 +67,10 @@ def federate(
     check_config(settings, config_path)
     dataset = workspace.dataset if workspace else components.build("client.datasets", settings.dataset, entry="load")
     state_dir.mkdir(parents=True, exist_ok=True)
+    if settings.privacy.distributed:  # the server reads the roster, and each worker makes its clients' identities anew
+        simulated_keys(
+            state_dir, dataset.client_ids, seed=settings.seed if settings.privacy.noise == "seeded" else None
+        )
     with tempfile.TemporaryDirectory(prefix="mmrank-ray-", ignore_cleanup_errors=True) as ray_dir:
         here, there = Pipe(duplex=False)
         job = {

@@ -59,6 +59,8 @@ def federate(
     }
     workspace = workspace or open_workspace(config_path, state_dir)
     clients = workspace.dataset.client_ids
+    if settings.privacy.distributed:
+        _ = workspace.secure_keys  # the server reads the roster that they make
     grid = InlineGrid(make_client_app(workspace=workspace), nodes=len(clients), run_config=run_config)
     registry = {client: FIRST_NODE + row for row, client in enumerate(clients)}
     merchants = frozenset(client for client in clients if workspace.dataset.kind(client) == "merchant")

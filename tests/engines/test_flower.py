@@ -8,6 +8,7 @@ import pytest
 
 from mmrank.errors import CheckpointError
 from simulations.engines import flower, inline
+from tests.engines.secure_federation import settings_of
 from tests.federations import PRIVATE, small_settings, write_config
 
 pytestmark = pytest.mark.slow
@@ -83,3 +84,20 @@ def test_a_caller_that_stops_ends_the_simulation(tmp_path, cache):
         )
     assert not processes_naming(str(tmp_path))
     assert processes_naming("mmrank-ray-") == ray_before
+
+
+def test_both_engines_end_in_the_same_secure_sum(tmp_path, cache):
+    settings, models = settings_of(cache), []
+    for engine in (inline, flower):
+        folder, seen = tmp_path / engine.__name__, []
+        models.append(
+            engine.federate(
+                settings,
+                config_path=write_config(settings, folder),
+                state_dir=folder / "state",
+                on_round=seen.append,
+            )
+        )
+        assert [report.codes for report in seen] == [{"ok": 8}] * 2
+    for name, array in models[0].items():
+        np.testing.assert_allclose(models[1][name], array, rtol=0, atol=1e-4, err_msg=name)
