@@ -9,8 +9,8 @@ import pytest
 import client.vault
 from client.vault import Vault
 from mmrank.errors import ConfigError, PrivacyError
-from mmrank.settings import PrivacySettings, parse
-from tests.client.shop import toy_request, toy_settings, toy_workspace
+from mmrank.settings import UNITS, PrivacySettings, parse
+from tests.client.shop import ToyDataset, toy_request, toy_settings, toy_workspace
 
 REAL = {"noise": "secure", "ledger": "kept.sqlite", "budget_epsilon": 1000.0}
 MECHANISMS = sorted(
@@ -18,16 +18,24 @@ MECHANISMS = sorted(
 )  # a new one is tested on arrival
 
 
+class Devices(ToyDataset):
+    """The same shop, one person a client."""
+
+    def kind(self, client_id):
+        return "device"
+
+
 def deployed(tmp_path, features, **changes):
     settings = toy_settings(**{**REAL, "ledger": str(tmp_path / "kept.sqlite"), **changes})
-    return toy_workspace(tmp_path / "state", features, settings, deployment=True)
+    dataset = Devices() if settings.privacy.unit == "client" else ToyDataset()
+    return toy_workspace(tmp_path / "state", features, settings, dataset=dataset, deployment=True)
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_no_mechanism_takes_a_seed_in_a_deployment(tmp_path, features, mechanism):
     assert mechanism in MECHANISMS
     with pytest.raises(PrivacyError, match="privacy.noise: secure"):
-        deployed(tmp_path, features, mechanism=mechanism, noise="seeded")
+        deployed(tmp_path, features, mechanism=mechanism, unit=UNITS[mechanism][0], noise="seeded")
 
 
 @pytest.mark.parametrize("noise", ["Seeded", "seed", "", "0", None, 7])
