@@ -24,7 +24,7 @@ from client.workspace import Workspace, make_workspace
 from mmrank.errors import ConfigError, ProtocolError
 from mmrank.features import FeatureTable
 from mmrank.privacy.accountant import epsilon
-from mmrank.privacy.client_update import CLIP, ClientUpdate
+from mmrank.privacy.client_update import CLIP, ClientUpdate, norm_of
 from mmrank.privacy.mechanism import build_mechanism
 from mmrank.privacy.noise import SeededNoise
 from mmrank.protocol import TrainReply, TrainRequest
@@ -38,9 +38,10 @@ from simulations.audit.canaries import CanaryDevices, CanarySlates, canary_slate
 from simulations.audit.scores import Attack, log_likelihood_ratio, log_likelihood_ratio_of_opposites
 
 FILLED = 0.98
-"""Of the clip, by its own entry: a canary that fills so much of it is not sought further."""
-STRENGTHS = tuple(4.0**k for k in range(-2, 5))
+"""Of the clip, by its own entry: of canaries that fill so much of it, the one that would go furthest is taken."""
+STRENGTHS = tuple(2.0**k for k in range(-4, 8))
 """Tried of a canary's slates, over what would fill the clip were each local step as large as the first."""
+UNCLIPPED = 1e9
 
 Parameters = Mapping[str, np.ndarray]
 
@@ -67,11 +68,11 @@ def attack_devices(
             f"Expected privacy.mechanism={mechanism.name} to be client_update, whose canaries are devices; audit such "
             "a run."
         )
+    initial = parameters_of(ranker)  # before the ranker becomes scratch space
     made = loud_canaries(canaries, features, ranker, settings, mechanism, seed)
     included = numpy_generator(seed, "audit-coins").random(canaries) < 0.5
     devices = CanaryDevices(dataset, made, included, opposite=not central)
     workspace = make_workspace(settings, state_dir=state_dir, dataset=devices, features=made.features)
-    initial = parameters_of(ranker)
     reader = Reader(made, settings, mechanism, ranker)
     server = _Server(workspace, devices, reader)
 
@@ -112,15 +113,17 @@ def attack_devices(
 def loud_canaries(
     count: int, features: FeatureTable, ranker: Ranker, settings: Settings, mechanism: ClientUpdate, seed: int
 ) -> CanarySlates:
-    """`count` canaries whose first update fills the clip by its own entry: what a device learns in a round is tried.
+    """`count` canaries whose update fills the clip by its own entry, at the ranker's parameters, which are lost.
 
-    A slate that is liked too much is learned at once and moves no further, a faint one does not reach the clip; a batch
-    of copies goes further than one. The one that fills most is taken, where none fills FILLED.
+    What a device learns in a round is tried: a slate that is liked too much is learned at once and moves no further, a
+    faint one does not reach the clip, and a batch of copies goes further than one.
+    Raises ConfigError where none moves its entry.
     """
     training, clip = settings.training, settings.privacy.max_grad_norm
-    initial, best, filled = parameters_of(ranker), None, 0.0
+    initial = parameters_of(ranker)
+    best, found = (0.0, 0.0), None
     for copies in dict.fromkeys((1, training.batch_size)):
-        enough = 2 * clip * training.batch_size / (training.learning_rate * training.local_steps * copies)
+        enough = clip * training.batch_size / (training.learning_rate * training.local_steps * copies)
         for factor in STRENGTHS:
             made = canary_slates(
                 count,
@@ -131,30 +134,23 @@ def loud_canaries(
                 strength=factor * enough,
                 copies=copies,
             )
-            share = float(own_share(made, 0, ranker, settings, mechanism, initial, clip))
-            if best is None or share > filled:
-                best, filled = made, share
-            if filled >= FILLED:
-                return best
-    if best is None or filled <= 0:
+            entry, norm = learned(made, 0, ranker, settings, mechanism, initial)
+            tried = (min(entry / max(norm, clip), FILLED), entry)
+            if tried > best:
+                best, found = tried, made
+    if found is None:
         raise ConfigError(
             "Expected a canary device to move its own entry in a round, and none does; raise training.learning_rate."
         )
-    return best
+    return found
 
 
-def own_share(
-    made: CanarySlates,
-    row: int,
-    ranker: Ranker,
-    settings: Settings,
-    mechanism: ClientUpdate,
-    parameters: Parameters,
-    clip: float,
-) -> float:
-    """In [0, 1]: what the clipped update of one canary device moves its own entry by, over the clip, at a model.
+def learned(
+    made: CanarySlates, row: int, ranker: Ranker, settings: Settings, mechanism: ClientUpdate, parameters: Parameters
+) -> tuple[float, float]:
+    """(what one canary device's training moves its own entry by, the norm of all that it moves), without clip or noise.
 
-    The device's own training and clipping, without its noise: what an attacker who knows the canary computes.
+    By the device's own training: what an attacker who knows the canary computes. The ranker is scratch space.
     """
     update = local_update(
         ranker,
@@ -170,9 +166,9 @@ def own_share(
         noise=SeededNoise(0),
         shuffle=numpy_generator(0, "audit-own"),
         steps=settings.training.local_steps,
-        clip=clip,
+        clip=UNCLIPPED,
     )
-    return float(made.moved(update)[row]) / clip
+    return float(made.moved(update)[row]), norm_of(update)
 
 
 class Reader:
@@ -192,8 +188,10 @@ class Reader:
             self._clip = request.parameters[CLIP].item()
         if request.round_number & (request.round_number - 1):
             return
-        facts = (self._ranker, self._settings, self._mechanism, request.parameters, self._clip)
-        self.own = np.array([own_share(self._made, row, *facts) for row in range(len(self._made))])
+        facts = (self._ranker, self._settings, self._mechanism, request.parameters)
+        for row in range(len(self._made)):
+            entry, norm = learned(self._made, row, *facts)
+            self.own[row] = entry / max(norm, self._clip)
 
     def replied(self, row: int, update: Parameters) -> None:
         """One device's update, as the server gets it: read under local noise alone."""

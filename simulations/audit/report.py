@@ -25,6 +25,8 @@ from simulations.progress import Display
 
 GATE = 0.999
 CONFIDENCES = (0.95, GATE)
+WEAK = 0.5
+"""A canary that fills less of the clip shows that much less than one may: adamw moves all that it touches alike."""
 KNOWS = "knows the canaries, not the coins; drew the queries and items of the canaries"
 ADVERSARY = {
     "dp_sgd": f"sees every noisy step of the client, every update and the model; {KNOWS}",
@@ -140,7 +142,9 @@ def sentence(report: dict[str, Any]) -> str:
             f"Below resolution: {report['canaries']} canaries can't refute {claim}, whatever is guessed; "
             "give more --canaries."
         )
-    return f"The claim stands: {claim}; the attack proves at least {bound:.3g} (confidence {GATE:.1%})."
+    filled = report["share_of_clip"]
+    weak = f" The canaries filled {filled:.0%} of the clip alone: a weak attack." if filled < WEAK else ""
+    return f"The claim stands: {claim}; the attack proves at least {bound:.3g} (confidence {GATE:.1%}).{weak}"
 
 
 def _bound(verdict: Verdict) -> dict[str, Any]:
