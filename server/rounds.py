@@ -65,7 +65,8 @@ class RoundReport:
     used. epsilon_max, epsilon_median: over the clients heard of so far, each at its own public total (0 before any);
     the population ledger's under central noise.
     aggregated: False where too few replies came and the model was kept. bytes_down, bytes_up: arrays alone.
-    clip_norm: the clip of the next round, where clients clip whole updates.
+    clip_norm: the clip of the next round, where clients clip whole updates. noisy_mean: what the round released under
+    central noise, float64 by name; the model is made of it.
     """
 
     round_number: int
@@ -80,6 +81,7 @@ class RoundReport:
     cohort_size: int
     aggregated: bool
     clip_norm: float = 0.0
+    noisy_mean: Mapping[str, np.ndarray] | None = None
 
 
 OnRound = Callable[[RoundReport], None]
@@ -146,6 +148,7 @@ def run_rounds(
         if not enough:
             _say_why_it_stops(len(cohort), now, settings)
             break
+        mean: Mapping[str, np.ndarray] | None = None
         if isinstance(population, SecurePopulation):
             summed = population.sum(messenger, cohort, request, on_client)
             replies = _Replies(**summed.replies)
@@ -153,10 +156,11 @@ def run_rounds(
         else:
             faults = _Faults(max_update_norm, population, now.clip_norm)
             replies = _collect(messenger, cohort, request, settings, faults, on_client)
-            now, aggregated = _advance(now, replies, rule, settings, merchants, population, request)
+            now, aggregated, mean = _advance(now, replies, rule, settings, merchants, population, request)
         save_checkpoint(checkpoint_dir, now)
         if on_round is not None:
-            on_round(_report(now, replies, cohort, aggregated, time.perf_counter() - started, population))
+            report = _report(now, replies, cohort, aggregated, time.perf_counter() - started, population)
+            on_round(replace(report, noisy_mean=mean if settings.privacy.central else None))
     if now.kept_rounds:
         logger.warning("%d of %d rounds had too few replies and kept the model.", now.kept_rounds, now.round_number)
     return {name: np.array(array) for name, array in now.parameters.items()}
@@ -333,8 +337,8 @@ def _advance(
     merchants: frozenset[str],
     population: Population | None,
     request: TrainRequest,
-) -> tuple[Checkpoint, bool]:
-    """The state after the round, and whether its replies were enough to move the model."""
+) -> tuple[Checkpoint, bool, Mapping[str, np.ndarray] | None]:
+    """The state after the round, whether its replies were enough to move the model, and the population's mean."""
     after = replace(
         now,
         round_number=now.round_number + 1,
@@ -344,7 +348,7 @@ def _advance(
     if population is not None:  # noise is released whoever replied: an absent round would tell who did
         mean, clip_norm = population.aggregate(replies.updates, now.parameters, now.clip_norm, request)
         state, parameters = rule.apply(now.state, now.parameters, {settings.privacy.population: mean})
-        return replace(after, state=state, parameters=parameters, clip_norm=clip_norm), True
+        return replace(after, state=state, parameters=parameters, clip_norm=clip_norm), True, mean
     if len(replies.updates) < settings.federation.min_replies:
         logger.warning(
             "Round %d: %d usable replies, fewer than federation.min_replies=%d; the model is kept.",
@@ -352,10 +356,10 @@ def _advance(
             len(replies.updates),
             settings.federation.min_replies,
         )
-        return replace(after, kept_rounds=now.kept_rounds + 1), False
+        return replace(after, kept_rounds=now.kept_rounds + 1), False, None
     updates = weighted(replies.updates, merchants, settings.federation.merchant_weight)
     state, parameters = rule.apply(now.state, now.parameters, updates)
-    return replace(after, state=state, parameters=parameters), True
+    return replace(after, state=state, parameters=parameters), True, None
 
 
 def _advance_by_sum(

@@ -18,7 +18,7 @@ def audit(
         int, typer.Option(min=2, help="Units that are each put in by a coin; more of them see more.")
     ] = 1000,
     client: Annotated[
-        str | None, typer.Option(help="Whose data they join; a client with few slates by default.")
+        str | None, typer.Option(help="With dp_sgd, whose data they join; a client with few slates by default.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of the coins, and of noise that is seeded; drawn in secret by default.")

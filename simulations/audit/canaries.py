@@ -10,7 +10,7 @@ the threat model, so the canaries are within the claim.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -28,28 +28,41 @@ PARAMETER = "query_style.weight"
 """The ranker's matrix [2 style_dim, feature_dim] whose entries the canaries own."""
 STRENGTH = 3.0
 """A canary's first gradient over the clip: its entry may be learned a little before it falls below the clip."""
+USER = 2**40
+"""The first canary's person: a number that nobody has."""
 LOUDNESS = 10.0
 """Of the reserved queries' rows: the items' styles are that much fainter, and so is what they do to other layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CanarySlates:
-    """m slates, each a unit of its own (slate, or the only slate of a user that nobody else is).
+    """m canaries, each a unit of its own: a slate, a person with some slates, or a device with some and no others.
 
     features: the catalogue's, with the reserved items after them. entries: int64 [m, 2], each canary's entry of
-    PARAMETER. slates: what a coin puts into the client's training part, or leaves out.
+    PARAMETER. slates: each canary's [m]. copies: int64 [m], how many of it the unit holds. What a coin puts in or
+    leaves out is a canary with all of its copies.
     """
 
     features: FeatureTable
     entries: np.ndarray
     slates: Sequence[Slate]
+    copies: np.ndarray
 
     def __len__(self) -> int:
         return len(self.slates)
 
+    def unit(self, row: int) -> list[Slate]:
+        """All slates of one canary."""
+        return [self.slates[row]] * int(self.copies[row])
+
+    def opposite(self, row: int) -> list[Slate]:
+        """The canary's slates with what was liked and what was not exchanged: its entry moves the other way."""
+        slate = self.slates[row]
+        return [replace(slate, relevance=slate.relevance[::-1].copy())] * int(self.copies[row])
+
     def chosen(self, included: np.ndarray) -> list[Slate]:
-        """Those of the coins bool [m]."""
-        return [slate for slate, inside in zip(self.slates, included, strict=True) if inside]
+        """The slates of those of the coins bool [m]."""
+        return [slate for row in np.flatnonzero(included) for slate in self.unit(int(row))]
 
     def inputs(self, rows: slice, settings: Settings, device: torch.device | str) -> dict[str, Tensor]:
         """The tensors that the ranker and its loss take, of some canaries."""
@@ -66,19 +79,32 @@ class CanarySlates:
         """float64 [m]: minus each canary's entry of a gradient by name: above 0 where the canary was in it."""
         return -values[PARAMETER].detach().cpu().double().numpy()[self.entries[:, 0], self.entries[:, 1]]
 
+    def moved(self, update: Mapping[str, np.ndarray]) -> np.ndarray:
+        """float64 [m]: each canary's entry of an update by name: above 0 where the canary was in it."""
+        return update[PARAMETER].astype(np.float64)[self.entries[:, 0], self.entries[:, 1]]
+
 
 def canary_slates(
-    count: int, features: FeatureTable, ranker: nn.Module, settings: Settings, draw: np.random.Generator
+    count: int,
+    features: FeatureTable,
+    ranker: nn.Module,
+    settings: Settings,
+    draw: np.random.Generator,
+    *,
+    strength: float | None = None,
+    copies: int = 1,
 ) -> CanarySlates:
     """`count` canaries over `features`, for the ranker of `settings`.
 
-    Raises ConfigError where the ranker has no such matrix, or fewer entries than canaries.
+    strength: of a slate's first gradient; STRENGTH clips where None. A canary has `copies` slates, or where the unit is
+    the user 1 to privacy.slates_per_user by turns: one that is clipped by the slate then weighs as many clips.
+    Raises ConfigError where the ranker has no such matrix that is trained, or fewer entries than canaries.
     """
     parameter = dict(ranker.named_parameters()).get(PARAMETER)
-    if parameter is None:
+    if parameter is None or not parameter.requires_grad:
         raise ConfigError(
-            f"Expected a ranker with {PARAMETER}, an entry of which each canary owns; audit a run with model.towers: "
-            "frozen and model.use_text: true."
+            f"Expected a ranker that trains {PARAMETER}, an entry of which each canary owns; audit a run with "
+            "model.towers: frozen, model.use_text: true, and model.trainable empty or with query_style."
         )
     looks, words = parameter.shape
     if not 2 <= count <= looks * words:
@@ -87,11 +113,14 @@ def canary_slates(
         )
     entries = np.stack(np.unravel_index(draw.permutation(looks * words)[:count], (looks, words)), axis=1)
     first = len(features)
-    slates = [_slate(first + 2 * int(look), int(word), user=2**40 + row) for row, (look, word) in enumerate(entries)]
+    slates = [_slate(first + 2 * int(look), int(word), user=USER + row) for row, (look, word) in enumerate(entries)]
+    strength = STRENGTH * settings.privacy.max_grad_norm if strength is None else strength
+    bundle = settings.privacy.slates_per_user if settings.privacy.unit == "user" else 1
     return CanarySlates(
-        features=_reserve(features, looks, words, STRENGTH * settings.privacy.max_grad_norm),
+        features=_reserve(features, looks, words, strength),
         entries=entries,
         slates=slates,
+        copies=copies * (1 + np.arange(count) % bundle),
     )
 
 
@@ -159,14 +188,17 @@ class _Reserved:
 
 
 class WithCanaries:
-    """A data set with slates more in one client's training part: another data set by name, with ledgers of its own."""
+    """A data set with slates more in one client's training part: another data set by name, with ledgers of its own.
+
+    No canary stands in another's slates, so what holds for the people of `dataset` holds for these.
+    """
 
     synthetic = True
 
     def __init__(self, dataset: Dataset, client: str, slates: Sequence[Slate]) -> None:
         self._dataset, self._client, self._slates = dataset, client, list(slates)
         self.name, self.version = f"{dataset.name}+canaries", dataset.version
-        self.simulation_only: str | None = "It holds canaries."
+        self.simulation_only = dataset.simulation_only
         self.catalog, self.client_ids = dataset.catalog, dataset.client_ids
 
     def kind(self, client_id: str) -> Kind:
@@ -178,3 +210,38 @@ class WithCanaries:
     def slates(self, client_id: str, split: Split) -> list[Slate]:
         own = self._dataset.slates(client_id, split)
         return own + self._slates if (client_id, split) == (self._client, "train") else own
+
+
+class CanaryDevices:
+    """A registry of canary devices over the catalogue of `dataset`, and nobody else: others would only hide them.
+
+    included: coins bool [m]. A device whose coin says "out" is registered all the same; it holds nothing, or where
+    `opposite` the opposite of its canary.
+    """
+
+    synthetic = True
+
+    def __init__(self, dataset: Dataset, canaries: CanarySlates, included: np.ndarray, *, opposite: bool) -> None:
+        self.name, self.version = f"{dataset.name}+canary-devices", dataset.version
+        self.simulation_only = dataset.simulation_only
+        self.catalog = dataset.catalog
+        self.client_ids: Sequence[str] = [f"canary-{row}" for row in range(len(canaries))]
+        self._canaries, self._included, self._opposite = canaries, included, opposite
+
+    def kind(self, client_id: str) -> Kind:
+        return "device"
+
+    def data_identity(self, client_id: str) -> str:
+        return f"{self.name}/{client_id}"
+
+    def slates(self, client_id: str, split: Split) -> list[Slate]:
+        row = self.row(client_id)
+        if split != "train":
+            return []
+        if self._included[row]:
+            return self._canaries.unit(row)
+        return self._canaries.opposite(row) if self._opposite else []
+
+    def row(self, client_id: str) -> int:
+        """The canary of a device."""
+        return int(client_id.removeprefix("canary-"))

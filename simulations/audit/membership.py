@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from client.training import fit
 from mmrank import components
 from mmrank.errors import ConfigError
 from mmrank.features import FeatureTable
+from mmrank.privacy import inspection
+from mmrank.privacy.ledger import SECONDS_A_DAY
 from mmrank.randomness import numpy_generator
 from mmrank.ranker import Ranker, build_ranker, gather, load_parameters
 from mmrank.settings import Settings
@@ -37,9 +41,17 @@ FALSE_POSITIVE_RATE = 0.01
 
 
 def membership(
-    settings: Settings, *, dataset: Dataset, features: FeatureTable, parameters: Mapping[str, np.ndarray], seed: int
+    settings: Settings,
+    *,
+    dataset: Dataset,
+    features: FeatureTable,
+    parameters: Mapping[str, np.ndarray],
+    seed: int,
+    asked: Sequence[str] | None = None,
 ) -> dict[str, dict[str, object]]:
     """Both attacks on the model `parameters`, and as controls on the model before training, by name.
+
+    asked: who took part, where the settings do not tell: under client_update a secret stream drew the cohorts.
 
     Members are training slates of clients that were asked. Non-members are training slates of clients of the same kind
     that never were, where there are enough: alike in all but membership. Else they are the asked clients' held-out
@@ -47,7 +59,7 @@ def membership(
     control, in part). Each is {"auc", "tpr_at_1%_fpr"} with intervals, and says which non-members it had.
     Raises ConfigError where there are fewer than 2 of either.
     """
-    slates, member, others = _slates(settings, dataset, seed)
+    slates, member, others = _slates(asked_clients(settings, dataset) if asked is None else asked, dataset, seed)
     ranker = build_ranker(settings.model, seed=settings.seed)
     batch = _collated(slates, settings)
     untrained = _losses(ranker, batch, features, settings)
@@ -135,12 +147,22 @@ def asked_clients(settings: Settings, dataset: Dataset) -> list[str]:
     return [client for client in clients if client in asked]
 
 
-def _slates(settings: Settings, dataset: Dataset, seed: int) -> tuple[list[Slate], np.ndarray, str]:
+def charged_clients(run: Path, settings: Settings, dataset: Dataset) -> list[str]:
+    """The clients whose own ledger was charged, in the registry's order: which a simulation alone may know."""
+    kept = settings.privacy.ledger
+    path = run / "ledger.sqlite" if kept == "throwaway" else Path(kept).expanduser()
+    if not path.is_file():
+        return []
+    with inspection.reading(path) as connection:
+        charged = {found.key for found in inspection.look(connection, clock_days=time.time() / SECONDS_A_DAY)}
+    return [client for client in dataset.client_ids if dataset.data_identity(client) in charged]
+
+
+def _slates(asked: Sequence[str], dataset: Dataset, seed: int) -> tuple[list[Slate], np.ndarray, str]:
     """At most SLATES members and as many others, which is which, bool [n], and who the others are."""
     draw = numpy_generator(seed, "membership-slates")
-    asked = asked_clients(settings, dataset)
-    left = set(asked)
-    never = [client for client in dataset.client_ids if client not in left]
+    there = set(asked)
+    never = [client for client in dataset.client_ids if client not in there]
     kinds = {dataset.kind(client) for client in never}
     alike = [client for client in asked if dataset.kind(client) in kinds]
     groups = [_some(dataset, clients, ("train",), draw) for clients in (alike, never)]
@@ -157,7 +179,9 @@ def _slates(settings: Settings, dataset: Dataset, seed: int) -> tuple[list[Slate
     return inside + outside, np.arange(len(inside) + len(outside)) < len(inside), others
 
 
-def _some(dataset: Dataset, clients: list[str], splits: tuple[Split, ...], draw: np.random.Generator) -> list[Slate]:
+def _some(
+    dataset: Dataset, clients: Sequence[str], splits: tuple[Split, ...], draw: np.random.Generator
+) -> list[Slate]:
     """SLATES of those clients' slates at most, clients drawn until there are so many."""
     found: list[Slate] = []
     for place in draw.permutation(len(clients)):

@@ -18,16 +18,26 @@ from server.checkpoint import read_model
 from server.rounds import RoundReport
 from simulations._folder import RunFolder, write_json
 from simulations._stage import Shared, encoded, resolve_device
-from simulations.audit.membership import membership
-from simulations.audit.training import Attack, attack, smallest_client
+from simulations.audit.membership import charged_clients, membership
+from simulations.audit.scores import Attack
+from simulations.audit.training import attack, smallest_client
 from simulations.progress import Display
 
 GATE = 0.999
 CONFIDENCES = (0.95, GATE)
-ADVERSARY = (
-    "sees every noisy step of the client, every update and the model; knows the canaries, not the coins; "
-    "drew the queries and items of the canaries"
-)
+WEAK = 0.5
+"""A canary that fills less of the clip shows that much less than one may: adamw moves all that it touches alike."""
+KNOWS = "knows the canaries, not the coins; drew the queries and items of the canaries"
+ADVERSARY = {
+    "dp_sgd": f"sees every noisy step of the client, every update and the model; {KNOWS}",
+    "central": f"sees the noisy mean and the model of every round, neither an update nor the cohort; {KNOWS}",
+    "local": f"is the server: sees every device's noisy update and every model; asks each device each round; {KNOWS}",
+}
+ADJACENCY = {
+    "dp_sgd": "add/remove one",
+    "central": "zero-out: a registered device's data, or none",
+    "local": "replace-one: a device with its canary, or one with its opposite",
+}
 
 
 def audit_run(
@@ -53,8 +63,10 @@ def audit_run(
     display = Display(console)
     dataset = components.build("client.datasets", settings.dataset, entry="load")
     features = encoded(settings, dataset, resolve_device(settings.device), display, Shared())
-    chosen = client or smallest_client(dataset)
-    dataset.kind(chosen)  # an unknown client is an error of its own
+    devices = settings.privacy.mechanism == "client_update"
+    chosen = client or (None if devices else smallest_client(dataset))
+    if chosen is not None:
+        dataset.kind(chosen)  # an unknown client is an error of its own
     with _state(out) as state, display.phase("Audit", kind="audit", total=settings.federation.rounds) as update:
 
         def on_round(report: RoundReport) -> None:
@@ -72,16 +84,22 @@ def audit_run(
         )
     with display.phase("Membership", kind="audit"):
         attacks = membership(
-            settings, dataset=dataset, features=features, parameters=read_model(folder.model), seed=seed
+            settings,
+            dataset=dataset,
+            features=features,
+            parameters=read_model(folder.model),
+            seed=seed,
+            asked=charged_clients(folder.path, settings, dataset) if devices else None,
         )
+    kind = settings.privacy.noise_at if devices else settings.privacy.mechanism
     report = {
         "run": settings.name,
         "config_sha256": settings.sha256,
         "unit": settings.privacy.unit,
         "mechanism": settings.privacy.mechanism,
         "noise": settings.privacy.noise,
-        "adjacency": "add/remove one",
-        "adversary": ADVERSARY,
+        "adjacency": ADJACENCY[kind],
+        "adversary": ADVERSARY[kind],
         "client": chosen,
         "seed": seed,
         **verdicts(found, settings.privacy.delta),
@@ -124,7 +142,9 @@ def sentence(report: dict[str, Any]) -> str:
             f"Below resolution: {report['canaries']} canaries can't refute {claim}, whatever is guessed; "
             "give more --canaries."
         )
-    return f"The claim stands: {claim}; the attack proves at least {bound:.3g} (confidence {GATE:.1%})."
+    filled = report["share_of_clip"]
+    weak = f" The canaries filled {filled:.0%} of the clip alone: a weak attack." if filled < WEAK else ""
+    return f"The claim stands: {claim}; the attack proves at least {bound:.3g} (confidence {GATE:.1%}).{weak}"
 
 
 def _bound(verdict: Verdict) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What an attacker reads of the canaries: each noisy step, and the model.
+"""What an attacker reads of the canaries: each noisy step or round, and the model.
 
 The ledger's claim holds against whoever sees every noisy step, so a score may be made of them; everybody sees the
 model, and the server what moved it. All of it is had after the noise.
@@ -22,6 +22,23 @@ from mmrank.privacy.noise import Noise
 from mmrank.privacy.per_unit import padded
 from mmrank.settings import Settings
 from simulations.audit.canaries import PARAMETER, CanarySlates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """One training run as its attacker saw it.
+
+    included: the coins, bool [m]. scores: float64 [m] by name, high for "in". events: what the ledger behind the
+    promise holds after the run, and epsilon what it said last. share: of the clip, what a canary filled of its own
+    entry (median).
+    """
+
+    included: np.ndarray
+    scores: Mapping[str, np.ndarray]
+    events: tuple[Event, ...]
+    epsilon: float
+    rounds: int
+    share: float
 
 
 @dataclass(kw_only=True)
@@ -95,7 +112,8 @@ def watch(mechanism: Mechanism, canaries: CanarySlates, settings: Settings) -> t
     """
     if not isinstance(mechanism, DpSgd):
         raise ConfigError(
-            f"Expected privacy.mechanism={mechanism.name} to be dp_sgd, whose canaries are slates; audit such a run."
+            f"Expected privacy.mechanism={mechanism.name} to be dp_sgd, whose canaries are slates or people; audit "
+            "such a run."
         )
     reading = Reading(steps=np.zeros(len(canaries)))
     own = np.zeros(len(canaries))
@@ -112,7 +130,10 @@ def watch(mechanism: Mechanism, canaries: CanarySlates, settings: Settings) -> t
 
 
 def own_signals(mechanism: DpSgd, canaries: CanarySlates, problem: LocalProblem, settings: Settings) -> np.ndarray:
-    """float64 [m] in [0, 1]: what each canary adds to its own entry of a step's sum, over the clip, at this model."""
+    """float64 [m] in [0, 1]: what each canary adds to its own entry of a step's sum, over the clip, at this model.
+
+    A person's slates are alike, so that the mean of their gradients is that of one.
+    """
     gradients = problem.gradients
     if gradients is None:
         raise ConfigError("Expected per-unit gradients with dp_sgd; set privacy.grad_sample.")
@@ -137,3 +158,8 @@ def log_likelihood_ratio(seen: np.ndarray, own: np.ndarray, noise_multiplier: fl
         return seen
     exponent = (own * seen - own**2 / 2) / noise_multiplier**2
     return np.logaddexp(np.log1p(-rate) if rate < 1 else -np.inf, np.log(rate) + exponent)
+
+
+def log_likelihood_ratio_of_opposites(seen: float, own: float, noise_multiplier: float) -> float:
+    """log of the density of `seen` with the canary over that with its opposite: N(own, sigma^2), N(-own, sigma^2)."""
+    return 2 * own * seen / noise_multiplier**2 if noise_multiplier > 0 else seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,33 +13,19 @@ from client.vault import Vault
 from client.workspace import make_workspace
 from mmrank.errors import ConfigError, ProtocolError
 from mmrank.features import FeatureTable
-from mmrank.privacy.accountant import Event
-from mmrank.protocol import TrainReply, TrainRequest
+from mmrank.protocol import SumReply, SumRequest, TrainReply, TrainRequest
 from mmrank.randomness import numpy_generator
 from mmrank.ranker import build_ranker, parameters_of
 from mmrank.settings import Settings
 from server.rounds import OnRound, run_rounds
-from simulations.audit.canaries import PARAMETER, CanarySlates, WithCanaries, canary_slates
-from simulations.audit.scores import watch
+from simulations.audit.canaries import WithCanaries, canary_slates
+from simulations.audit.devices import attack_devices
+from simulations.audit.scores import Attack, watch
 
 SAMPLE = 64
 """Of so many clients, the one with the fewest slates is audited: the others' slates only hide a canary."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attack:
-    """One training run as its attacker saw it.
-
-    included: the coins, bool [m]. scores: float64 [m] by name, high for "in". events: what the client's ledger holds
-    after the run, and epsilon what it said last. share: of the clip, what a canary filled of its own entry (median).
-    """
-
-    included: np.ndarray
-    scores: Mapping[str, np.ndarray]
-    events: tuple[Event, ...]
-    epsilon: float
-    rounds: int
-    share: float
+NOISE_AT = ("central", "local")
+"""Where client_update's noise may be added for its releases to be read here."""
 
 
 def attack(
@@ -48,18 +34,96 @@ def attack(
     dataset: Dataset,
     features: FeatureTable,
     canaries: int,
-    client: str,
+    client: str | None = None,
     seed: int,
     state_dir: Path,
     on_round: OnRound | None = None,
 ) -> Attack:
-    """Train as `settings` say with the canaries of `seed` in `client`, which takes part in every round, alone.
+    """Train as `settings` say with the canaries of `seed`: slates or people in `client`, or devices of their own.
 
-    The server is the attacker: it asks that client each round, and reads what it gets; the model moves by the run's
-    own aggregation. seed: of coins, weights and seeded noise; secure noise has none.
-    Raises ConfigError for settings that can't be audited, or a client that stopped answering.
+    seed: of coins, weights and seeded noise; secure noise has none. client: for dp_sgd, and for it alone.
+    Raises ConfigError for settings that can't be audited, or clients that stopped answering.
     """
     settings = audited(settings, seed)
+    devices = settings.privacy.mechanism == "client_update"
+    if devices != (client is None):
+        raise ConfigError(
+            f"Expected --client={client} to name the client that slates or people join with dp_sgd, and to be left out "
+            "with client_update, whose canaries are clients of their own."
+        )
+    if client is None:
+        return attack_devices(
+            settings,
+            dataset=dataset,
+            features=features,
+            canaries=canaries,
+            seed=seed,
+            state_dir=state_dir,
+            on_round=on_round,
+        )
+    return _attack_units(
+        settings,
+        dataset=dataset,
+        features=features,
+        canaries=canaries,
+        client=client,
+        seed=seed,
+        state_dir=state_dir,
+        on_round=on_round,
+    )
+
+
+def audited(settings: Settings, seed: int) -> Settings:
+    """The same run under another seed and with a ledger of its own; ConfigError where it promises nothing.
+
+    dp_sgd: with one client, which takes part in every round. Local noise: every device takes part in every round until
+    its budget ends; the server, which is the adversary, asks whom it likes, and epsilon counts no sampling.
+    """
+    privacy, federation = settings.privacy, settings.federation
+    if privacy.mechanism == "no_privacy":
+        raise ConfigError(
+            "Expected privacy.mechanism=no_privacy to make a promise, and it makes none; audit a run with dp_sgd or "
+            "client_update."
+        )
+    if privacy.noise_cohort_size is not None:
+        raise ConfigError(
+            f"Expected privacy.noise_cohort_size={privacy.noise_cohort_size} to be left out: it draws less noise than "
+            "is charged, which an audit would find; audit a run with the noise of its own cohort."
+        )
+    if privacy.noise_at not in NOISE_AT:
+        raise ConfigError(
+            f"Expected privacy.noise_at={privacy.noise_at} to be one of {', '.join(NOISE_AT)}, whose releases an audit "
+            "reads; audit a run with one of them."
+        )
+    privacy = replace(privacy, ledger="throwaway")
+    if privacy.mechanism == "dp_sgd":
+        federation = replace(federation, cohort_size=1, merchants_per_round=None, min_replies=1)
+    elif not privacy.central:
+        privacy = replace(privacy, sampling_rate=1.0)
+    return replace(settings, seed=seed, privacy=privacy, federation=federation)
+
+
+def smallest_client(dataset: Dataset) -> str:
+    """Of the first SAMPLE clients the one with the fewest training slates, some if possible. ConfigError for none."""
+    clients = list(dataset.client_ids[:SAMPLE])
+    if not clients:
+        raise ConfigError(f"Expected data set {dataset.name} to have a client, it has none; choose another.")
+    counts = {client: len(dataset.slates(client, "train")) for client in clients}
+    return min(clients, key=lambda client: counts[client] or float("inf"))
+
+
+def _attack_units(
+    settings: Settings,
+    *,
+    dataset: Dataset,
+    features: FeatureTable,
+    canaries: int,
+    client: str,
+    seed: int,
+    state_dir: Path,
+    on_round: OnRound | None,
+) -> Attack:
+    """Canaries in one client. The server is the attacker: it asks that client alone and reads its noisy steps."""
     ranker = build_ranker(settings.model, seed=settings.seed)
     made = canary_slates(canaries, features, ranker, settings, numpy_generator(seed, "audit-entries"))
     included = numpy_generator(seed, "audit-coins").random(canaries) < 0.5
@@ -89,42 +153,12 @@ def attack(
     events = workspace.ledger.account(workspace.dataset.data_identity(client), workspace.policy).events()
     return Attack(
         included=included,
-        scores={
-            "steps": reading.steps,
-            "model": _entries(final, made) - _entries(initial, made),
-        },
+        scores={"steps": reading.steps, "model": made.moved(final) - made.moved(initial)},
         events=events,
         epsilon=server.epsilon,
         rounds=server.answered,
         share=float(np.median(reading.shares)),
     )
-
-
-def audited(settings: Settings, seed: int) -> Settings:
-    """The same run with one client, another seed, and a ledger of its own; ConfigError where it promises nothing."""
-    if settings.privacy.mechanism == "no_privacy":
-        raise ConfigError(
-            "Expected privacy.mechanism=no_privacy to make a promise, and it makes none; audit a run with dp_sgd."
-        )
-    return replace(
-        settings,
-        seed=seed,
-        privacy=replace(settings.privacy, ledger="throwaway"),
-        federation=replace(settings.federation, cohort_size=1, merchants_per_round=None, min_replies=1),
-    )
-
-
-def smallest_client(dataset: Dataset) -> str:
-    """Of the first SAMPLE clients the one with the fewest training slates, some if possible. ConfigError for none."""
-    clients = list(dataset.client_ids[:SAMPLE])
-    if not clients:
-        raise ConfigError(f"Expected data set {dataset.name} to have a client, it has none; choose another.")
-    counts = {client: len(dataset.slates(client, "train")) for client in clients}
-    return min(clients, key=lambda client: counts[client] or float("inf"))
-
-
-def _entries(parameters: Mapping[str, np.ndarray], made: CanarySlates) -> np.ndarray:
-    return parameters[PARAMETER].astype(np.float64)[made.entries[:, 0], made.entries[:, 1]]
 
 
 class _Server:
@@ -149,3 +183,9 @@ class _Server:
             if reply.code == "ok":
                 self.answered, self.epsilon = self.answered + 1, reply.epsilon
             yield client, reply
+
+    def ask(
+        self, requests: Mapping[str, SumRequest], timeout_seconds: float
+    ) -> Iterator[tuple[str, SumReply | ProtocolError]]:
+        for client, request in requests.items():
+            yield client, self._vault.take_part(request)

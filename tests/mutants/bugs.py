@@ -185,3 +185,13 @@ def recompute_on_retry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outbox, "get", lambda self, **key: None)
     patch.setattr(Outbox, "put", lambda self, reply, **key: reply)
     patch.setattr(Account, "claim", same_charge)
+
+
+def clipped_by_slate(patch: pytest.MonkeyPatch) -> None:
+    """Each of a person's slates is clipped and added, as though it were somebody's own."""
+    accumulate = UnitOptimizer.accumulate
+
+    def wrong(self: UnitOptimizer, gradients, inputs, *, size, unit_of=None) -> None:
+        accumulate(self, gradients, inputs, size=size)
+
+    patch.setattr(UnitOptimizer, "accumulate", wrong)

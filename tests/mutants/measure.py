@@ -1,6 +1,8 @@
 """The audit's table: claims against bounds on a real configuration, clean and with each bug that an audit can see.
 
 python -m tests.mutants.measure simulations/configs/quickstart.yaml --canaries 2000
+python -m tests.mutants.measure simulations/configs/quickstart.yaml --canaries 2000 --set privacy.unit=user \\
+    --set dataset.clients=merchants
 """
 
 from __future__ import annotations
@@ -17,8 +19,14 @@ from mmrank.features import build_features
 from mmrank.privacy.audit import judge
 from simulations.audit.training import attack, smallest_client
 from simulations.config import load
-from tests.mutants import bugs
+from tests.mutants import bugs, client_bugs
 
+OF_CLIENTS = {
+    "clean": lambda patch: None,
+    "noise a quarter": client_bugs.noise_times(1 / 4),
+    "no noise": client_bugs.noise_times(0),
+    "clip neither applied nor checked": client_bugs.no_clip_and_no_check,
+}
 PLANTED = {
     "clean": lambda patch: None,
     "noise a quarter": bugs.noise_times(1 / 4),
@@ -26,6 +34,7 @@ PLANTED = {
     "clip not applied": bugs.no_clip,
     "a charge forgotten": bugs.charge_forgotten,
 }
+OF_PEOPLE = {**PLANTED, "people clipped by the slate": bugs.clipped_by_slate}
 
 
 def main() -> None:
@@ -41,12 +50,15 @@ def main() -> None:
     settings = load(asked.config, asked.overrides)
     dataset = components.build("client.datasets", settings.dataset, entry="load")
     features = build_features(dataset.catalog, settings.model, cache_dir=Path(settings.features_cache).expanduser())
-    client = smallest_client(dataset)
-    print(f"client {client}, {len(dataset.slates(client, 'train'))} slates of its own, {asked.canaries} canaries")
+    devices = settings.privacy.mechanism == "client_update"
+    client = None if devices else smallest_client(dataset)
+    own = "devices alone" if client is None else f"{client}, {len(dataset.slates(client, 'train'))} slates of its own"
+    print(f"{own}, {asked.canaries} canaries")
+    planted = OF_CLIENTS if devices else OF_PEOPLE if settings.privacy.unit == "user" else PLANTED
     print("| claim | planted | ledger's epsilon | bound 95% | bound 99.9% | ceiling | by | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for target in asked.epsilons.split(","):
-        for name, plant in PLANTED.items():
+        for name, plant in planted.items():
             if name != "clean" and target not in asked.planted_at.split(","):
                 continue
             started = time.perf_counter()

@@ -65,20 +65,25 @@ def audit(
     events: tuple[Event, ...] | None = None,
     hooked: PerUnitGradients | None = None,
 ) -> Verdict:
-    """Half of the canaries by a coin, one round of `private`, and what the model shows against `events`, its own."""
+    """Half of the canaries by a coin, one round of `private`, and what the model shows against `events`, its own.
+
+    Where the unit is the user, canaries have 1 to slates_per_unit slates by turns.
+    """
     hooked = hooked or gradients()
     with torch.no_grad():
         for parameter in hooked.parameters.values():
             parameter.zero_()
     included = np.random.default_rng([seed, 1]).random(CANARIES) < 0.5
     there = np.flatnonzero(included)
+    slates = np.repeat(there, 1 + there % private.slates_per_unit)
     problem = LocalProblem(
         model=hooked.model,
-        size=len(there),
-        inputs=lambda rows: units(there[rows]),
+        size=len(slates),
+        inputs=lambda rows: units(slates[rows]),
         losses=steep,
         optimizer=torch.optim.SGD(hooked.parameters.values(), lr=1.0),
         gradients=hooked,
+        owners=slates,
     )
     private.train(problem, noise=SeededNoise(seed, "audit"), shuffle=np.random.default_rng(0))
     moved = hooked.parameters["weights.weight"].detach().double().numpy()[0]

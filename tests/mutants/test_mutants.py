@@ -15,7 +15,7 @@ from mmrank.privacy.mechanism import LocalProblem
 from mmrank.privacy.noise import SecureNoise, SeededNoise
 from tests.client.shop import toy_features, toy_request, toy_settings, toy_workspace
 from tests.mutants import bugs, small
-from tests.privacy import test_dp_sgd, test_traps
+from tests.privacy import test_dp_sgd, test_traps, test_users
 from tests.privacy.models import examples, losses, mechanism, per_unit, train
 from tests.privacy.test_noise import scale_is_accepted
 
@@ -137,6 +137,18 @@ def the_audit_stands(folder: Path) -> None:
     assert not verdict.refuted
 
 
+def a_person_moves_a_step_by_no_more_than_the_clip(folder: Path) -> None:
+    test_users.test_a_person_moves_the_sum_by_at_most_the_clip_however_many_slates_they_have()
+
+
+def the_audit_of_people_stands(folder: Path) -> None:
+    """500 people of 1 to 8 slates each; a false alarm has probability 0.001 at most."""
+    verdict = small.audit(small.weak(**PEOPLE), seed=1)
+    assert not verdict.below_resolution
+    assert not verdict.refuted
+
+
+PEOPLE = {"unit": "user", "slates_per_unit": 8}
 Check = Callable[[Path], None]
 MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Check]] = {
     "noise a quarter": (bugs.noise_times(1 / 4), a_step_has_the_noise_that_is_charged),
@@ -159,6 +171,9 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Check]] = {
     "noise a quarter, by audit": (bugs.noise_times(1 / 4), the_audit_stands),
     "no noise, by audit": (bugs.noise_times(0), the_audit_stands),
     "clip not applied, by audit": (bugs.no_clip, the_audit_stands),
+    "people clipped by the slate": (bugs.clipped_by_slate, a_person_moves_a_step_by_no_more_than_the_clip),
+    "people clipped by the slate, by audit": (bugs.clipped_by_slate, the_audit_of_people_stands),
+    "noise a quarter, by audit of people": (bugs.noise_times(1 / 4), the_audit_of_people_stands),
 }
 
 
@@ -187,10 +202,11 @@ def test_a_large_epsilon_shows():
 
 
 @pytest.mark.slow
-def test_twenty_clean_audits_raise_no_alarm():
+@pytest.mark.parametrize("unit", [{}, PEOPLE], ids=["slate", "user"])
+def test_twenty_clean_audits_raise_no_alarm(unit):
     """Each at 99.9%, epsilon 1.99, 500 canaries; some bounds are above 0, or it would see nothing."""
     hooked = small.gradients()
-    verdicts = [small.audit(small.weak(), seed=100 + seed, hooked=hooked) for seed in range(20)]
+    verdicts = [small.audit(small.weak(**unit), seed=100 + seed, hooked=hooked) for seed in range(20)]
     assert all(verdict.claim <= 2 for verdict in verdicts)
     assert not any(verdict.refuted for verdict in verdicts)
     assert not any(verdict.below_resolution for verdict in verdicts)

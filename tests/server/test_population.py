@@ -45,6 +45,20 @@ def test_every_round_is_charged_once_amplified_and_reported(tmp_path):
     assert reports[-1].epsilon_max == reports[-1].epsilon_median == epsilon([event], 1e-5)
 
 
+def test_the_reported_mean_is_what_moved_the_model(tmp_path):
+    _, reports = train(tmp_path / "checkpoint", Room(), configuration())
+    before = INITIAL
+    for report in reports:
+        for name, mean in report.noisy_mean.items():
+            np.testing.assert_allclose(report.parameters[name], before[name] + mean, rtol=1e-6)
+        before = report.parameters
+
+
+def test_under_local_noise_no_mean_is_reported_apart(tmp_path):
+    _, reports = train(tmp_path / "checkpoint", Room(), configuration(noise_at="local", sampling_rate=1.0))
+    assert [report.noisy_mean for report in reports] == [None] * 3
+
+
 def test_the_charge_stands_before_anybody_is_drawn_or_asked(tmp_path):
     settings, seen = configuration(), []
 

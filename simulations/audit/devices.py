@@ -1,0 +1,240 @@
+"""Canary devices for `client_update`: the registry is m of them, each with a coin of its own.
+
+Central noise. "In" is a device with its canary, "out" the same device with nothing: zero-out, the adjacency of the
+population ledger's claim. The attacker sees what each round released, the noisy mean that the next model is made of,
+and neither an update nor the cohort.
+
+Local noise. The attacker is the server and sees every noisy update. "In" is a device with its canary, "out" one with
+the canary's opposite. The device's claim is replace-one, so the bound holds for any two devices as alternatives; these
+are as far apart as the clip lets any be, 2 C, and against an empty one an audit would see half of what is charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from client.datasets import Dataset
+from client.training import local_update
+from client.vault import Vault
+from client.workspace import Workspace, make_workspace
+from mmrank.errors import ConfigError, ProtocolError
+from mmrank.features import FeatureTable
+from mmrank.privacy.accountant import epsilon
+from mmrank.privacy.client_update import CLIP, ClientUpdate, norm_of
+from mmrank.privacy.mechanism import build_mechanism
+from mmrank.privacy.noise import SeededNoise
+from mmrank.protocol import SumReply, SumRequest, TrainReply, TrainRequest
+from mmrank.randomness import numpy_generator
+from mmrank.ranker import Ranker, build_ranker, parameters_of
+from mmrank.settings import Settings
+from mmrank.slates import collate
+from server.population import open_population
+from server.rounds import OnRound, RoundReport, run_rounds
+from simulations.audit.canaries import CanaryDevices, CanarySlates, canary_slates
+from simulations.audit.scores import Attack, log_likelihood_ratio, log_likelihood_ratio_of_opposites
+
+FILLED = 0.98
+"""Of the clip, by its own entry: of canaries that fill so much of it, the one that would go furthest is taken."""
+STRENGTHS = tuple(2.0**k for k in range(-4, 8))
+"""Tried of a canary's slates, over what would fill the clip were each local step as large as the first."""
+UNCLIPPED = 1e9
+
+Parameters = Mapping[str, np.ndarray]
+
+
+def attack_devices(
+    settings: Settings,
+    *,
+    dataset: Dataset,
+    features: FeatureTable,
+    canaries: int,
+    seed: int,
+    state_dir: Path,
+    on_round: OnRound | None,
+) -> Attack:
+    """Train as the audited `settings` say, with `canaries` devices and no others; see the module's docstring.
+
+    Raises ConfigError where the mechanism is not client_update, or a device refused or failed to train.
+    """
+    central = settings.privacy.central
+    ranker = build_ranker(settings.model, seed=settings.seed)
+    mechanism = build_mechanism(settings.privacy, settings.training, settings.federation, cache_dir=state_dir)
+    if not isinstance(mechanism, ClientUpdate):
+        raise ConfigError(
+            f"Expected privacy.mechanism={mechanism.name} to be client_update, whose canaries are devices; audit such "
+            "a run."
+        )
+    initial = parameters_of(ranker)  # before the ranker becomes scratch space
+    made = loud_canaries(canaries, features, ranker, settings, mechanism, seed)
+    included = numpy_generator(seed, "audit-coins").random(canaries) < 0.5
+    devices = CanaryDevices(dataset, made, included, opposite=not central)
+    workspace = make_workspace(settings, state_dir=state_dir, dataset=devices, features=made.features)
+    reader = Reader(made, settings, mechanism, ranker)
+    server = _Server(workspace, devices, reader)
+
+    def report_of(report: RoundReport) -> None:
+        reader.released(report)
+        if on_round is not None:
+            on_round(report)
+
+    final = run_rounds(
+        settings,
+        initial=initial,
+        messenger=server,
+        checkpoint_dir=state_dir / "checkpoint",
+        resume=False,
+        on_round=report_of,
+    )
+    if reader.rounds == 0 or server.refused:
+        raise ConfigError(
+            f"Expected canary devices to train in some round and never to refuse, {reader.rounds} rounds were done and "
+            f"{server.refused} answers were neither ok nor exhausted; audit a run whose budget holds for a round."
+        )
+    population = open_population(settings, state_dir=state_dir)
+    accounts = [workspace.ledger.account(devices.data_identity(name), workspace.policy) for name in devices.client_ids]
+    if central:
+        accounts = [population.account] if population is not None and population.account is not None else []
+    # every device is promised as much as the one that paid most
+    events = max((account.events() for account in accounts), key=lambda spent: epsilon(spent, settings.privacy.delta))
+    return Attack(
+        included=included,
+        scores={"rounds": reader.scores, "model": made.moved(final) - made.moved(initial)},
+        events=events,
+        epsilon=epsilon(events, settings.privacy.delta),
+        rounds=reader.rounds,
+        share=float(np.median(reader.own)),
+    )
+
+
+def loud_canaries(
+    count: int, features: FeatureTable, ranker: Ranker, settings: Settings, mechanism: ClientUpdate, seed: int
+) -> CanarySlates:
+    """`count` canaries whose update fills the clip by its own entry, at the ranker's parameters, which are lost.
+
+    What a device learns in a round is tried: a slate that is liked too much is learned at once and moves no further, a
+    faint one does not reach the clip, and a batch of copies goes further than one.
+    Raises ConfigError where none moves its entry.
+    """
+    training, clip = settings.training, settings.privacy.max_grad_norm
+    initial = parameters_of(ranker)
+    best, found = (0.0, 0.0), None
+    for copies in dict.fromkeys((1, training.batch_size)):
+        enough = clip * training.batch_size / (training.learning_rate * training.local_steps * copies)
+        for factor in STRENGTHS:
+            made = canary_slates(
+                count,
+                features,
+                ranker,
+                settings,
+                numpy_generator(seed, "audit-entries"),
+                strength=factor * enough,
+                copies=copies,
+            )
+            entry, norm = learned(made, 0, ranker, settings, mechanism, initial)
+            tried = (min(entry / max(norm, clip), FILLED), entry)
+            if tried > best:
+                best, found = tried, made
+    if found is None:
+        raise ConfigError(
+            "Expected a canary device to move its own entry in a round, and none does; raise training.learning_rate."
+        )
+    return found
+
+
+def learned(
+    made: CanarySlates, row: int, ranker: Ranker, settings: Settings, mechanism: ClientUpdate, parameters: Parameters
+) -> tuple[float, float]:
+    """(what one canary device's training moves its own entry by, the norm of all that it moves), without clip or noise.
+
+    By the device's own training: what an attacker who knows the canary computes. The ranker is scratch space.
+    """
+    update = local_update(
+        ranker,
+        parameters,
+        collate(
+            made.unit(row),
+            history_length=settings.model.history_length,
+            slate_length=settings.training.slate_length,
+        ),
+        made.features,
+        training=settings.training,
+        privacy=replace(mechanism, noise_at="central", count_noise=None),
+        noise=SeededNoise(0),
+        shuffle=numpy_generator(0, "audit-own"),
+        steps=settings.training.local_steps,
+        clip=UNCLIPPED,
+    )
+    return float(made.moved(update)[row]), norm_of(update)
+
+
+class Reader:
+    """The attacker: a log-likelihood ratio a canary, added up over what each round shows.
+
+    A canary's own update hardly depends on the model: it is computed anew in rounds 1, 2, 4, 8 and so on.
+    """
+
+    def __init__(self, made: CanarySlates, settings: Settings, mechanism: ClientUpdate, ranker: Ranker) -> None:
+        self._made, self._settings, self._mechanism, self._ranker = made, settings, mechanism, ranker
+        self._clip = settings.privacy.max_grad_norm
+        self.scores, self.own, self.rounds = np.zeros(len(made)), np.zeros(len(made)), 0
+
+    def asked(self, request: TrainRequest) -> None:
+        """Before a round: the model is public, and so is the clip."""
+        if CLIP in request.parameters:
+            self._clip = request.parameters[CLIP].item()
+        if request.round_number & (request.round_number - 1):
+            return
+        facts = (self._ranker, self._settings, self._mechanism, request.parameters)
+        for row in range(len(self._made)):
+            entry, norm = learned(self._made, row, *facts)
+            self.own[row] = entry / max(norm, self._clip)
+
+    def replied(self, row: int, update: Parameters) -> None:
+        """One device's update, as the server gets it: read under local noise alone."""
+        if self._mechanism.noise_at == "local":
+            seen = self._made.moved(update)[row] / self._clip
+            self.scores[row] += log_likelihood_ratio_of_opposites(seen, self.own[row], self._mechanism.update_noise)
+
+    def released(self, report: RoundReport) -> None:
+        """What everybody may see of a round: read under central noise."""
+        self.rounds = report.round_number
+        if report.noisy_mean is None:
+            return
+        seen = self._made.moved(report.noisy_mean) * self._mechanism.cohort_size / self._clip
+        self.scores += log_likelihood_ratio(seen, self.own, self._mechanism.update_noise, self._mechanism.sampling_rate)
+
+
+class _Server:
+    """A messenger with the canary devices at its other end."""
+
+    def __init__(self, workspace: Workspace, devices: CanaryDevices, reader: Reader) -> None:
+        self._workspace, self._devices, self._reader = workspace, devices, reader
+        self.refused = 0
+
+    def clients(self, at_least: int) -> Sequence[str]:
+        return self._devices.client_ids
+
+    def merchants(self, clients: Sequence[str]) -> frozenset[str]:
+        return frozenset()
+
+    def exchange(
+        self, clients: Sequence[str], request: TrainRequest, timeout_seconds: float
+    ) -> Iterator[tuple[str, TrainReply | ProtocolError]]:
+        self._reader.asked(request)
+        for client in clients:
+            reply = Vault(self._workspace, client).train(request)
+            if reply.code == "ok":
+                self._reader.replied(self._devices.row(client), reply.update)
+            elif reply.code != "exhausted":
+                self.refused += 1
+            yield client, reply
+
+    def ask(
+        self, requests: Mapping[str, SumRequest], timeout_seconds: float
+    ) -> Iterator[tuple[str, SumReply | ProtocolError]]:
+        for client, request in requests.items():
+            yield client, Vault(self._workspace, client).take_part(request)
