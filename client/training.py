@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mmrank import components
-from mmrank.errors import PrivacyError
+from mmrank.errors import PrivacyError, RoundingError
 from mmrank.features import FeatureTable
 from mmrank.privacy._checks import Inputs, Losses
 from mmrank.privacy.mechanism import LocalProblem, Mechanism
@@ -23,6 +24,8 @@ from mmrank.randomness import numpy_generator
 from mmrank.ranker import Ranker, gather, load_parameters, parameters_of, row_bytes
 from mmrank.settings import ModelSettings, TrainingSettings
 from mmrank.slates import EVENT_TYPES, PADDING, SlateBatch
+
+logger = logging.getLogger(__name__)
 
 GATHER_LIMIT_BYTES = 256 * 2**20
 """A client whose gathered features are smaller is gathered once a round, not once a step."""
@@ -119,19 +122,38 @@ def prepare(
 ) -> PerUnitGradients | None:
     """The per-unit gradients that `privacy` needs, kept for the ranker's life; None where it needs none.
 
-    They own a copy of the ranker with hooks; it is made, and tried on public items, once a process.
+    They own a copy of the ranker with hooks; it is made, and tried on public items, once a process. Where rounding
+    tells of other units in batches of `privacy.micro_batch_size`, smaller ones are tried, down to a single unit's.
     Raises UnsupportedModuleError where the ranker has no per-unit gradient that can be trusted.
     """
     if privacy.grad_sample is None:
         return None
     kept = _prepared.setdefault(ranker, {})
-    size = privacy.micro_batch_size
-    key = (privacy.grad_sample, str(device), json.dumps(dict(training.loss), sort_keys=True), str(size))
+    size, alone = privacy.micro_batch_size, privacy.slates_per_unit
+    key = (privacy.grad_sample, str(device), json.dumps(dict(training.loss), sort_keys=True), str(size), str(alone))
     if key not in kept:
-        example = _tensors(example_batch(features, ranker.model, training.slate_length), features, ranker.model, device)
-        model = copy.deepcopy(ranker).to(device)
-        kept[key] = build_per_unit(privacy.grad_sample, model, _losses(training), example=example, size=size)
+        slates = example_batch(features, ranker.model, training.slate_length)
+        example = _tensors(slates, features, ranker.model, device)
+        for smaller in _sizes(size, alone):
+            model = copy.deepcopy(ranker).to(device)
+            try:
+                kept[key] = build_per_unit(
+                    privacy.grad_sample, model, _losses(training), example=example, size=smaller, alone=alone
+                )
+                break
+            except RoundingError as error:
+                # of the machine's matrix products and the model's shape alone: it tells nothing of the data
+                logger.info("Batches of %d are refused, a smaller size is tried: %s", smaller, error)
     return kept[key]
+
+
+def _sizes(largest: int, alone: int) -> Iterator[int]:
+    """`largest` and smaller multiples of `alone`, down to a batch of one unit, where nobody else is to be told of."""
+    size = largest
+    while size > alone:
+        yield size
+        size = size // 2 // alone * alone
+    yield alone
 
 
 def example_batch(features: FeatureTable, model: ModelSettings, slate_length: int) -> SlateBatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
+import os
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ from mmrank.wire import input_hash
 logger = logging.getLogger(__name__)
 
 THROWAWAY = "throwaway"
+LEFT_OUT = "left-out.txt"
+"""In a deployed client's state folder: what could not be used, for its owner alone."""
 BATCHES_KEPT_BYTES = 256 * 2**20
 """Padded slates of recent clients stay in memory up to here."""
 _SHARED_WORKSPACES = 2
@@ -151,6 +154,16 @@ class Workspace:
             self._index = (digest, ItemIndex(ranker, self.features))
         return self._index[1]
 
+    def _say_left_out(self, client_id: str, text: str) -> None:
+        """To the owner: a simulation's log, or in a deployment a file at home, since a log may travel to the server."""
+        if not self.deployment:
+            logger.warning("Left out of client %s: %s.", client_id, text)
+            return
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        path = self.state_dir / LEFT_OUT
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as file:
+            file.write(f"{client_id}: {text}\n")
+
     def batch(self, client_id: str, split: Split) -> SlateBatch:
         """That client's slates, padded to the public `training.slate_length`; the last used stay in memory."""
         key = (client_id, split)
@@ -162,9 +175,7 @@ class Workspace:
         sound = [slate for slate, fault in zip(slates, faults, strict=True) if fault is None]
         if len(sound) < len(slates):
             reasons = Counter(fault for fault in faults if fault is not None)
-            logger.warning(
-                "%d of %d slates of a client are left out: %s.", len(slates) - len(sound), len(slates), dict(reasons)
-            )
+            self._say_left_out(client_id, f"{len(slates) - len(sound)} of {len(slates)} slates: {dict(reasons)}")
         batch = collate(
             sound,
             history_length=self.settings.model.history_length,

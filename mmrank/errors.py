@@ -13,6 +13,7 @@
         ├── OptedOutError           the person has withdrawn the data for good
         ├── LedgerRolledBackError   a ledger lacks charges that were acknowledged: a copy, or an older state
         └── UnsupportedModuleError  a layer has no per-unit gradient that can be trusted
+            └── RoundingError           nor one in batches of that size, on this machine
 
 Each message names the value, the bound and the remedy.
 """
@@ -73,6 +74,10 @@ class LedgerRolledBackError(PrivacyError):
 
 class UnsupportedModuleError(PrivacyError):
     """A layer has no per-unit gradient that can be trusted."""
+
+
+class RoundingError(UnsupportedModuleError):
+    """In batches of that size, on this machine, a unit's gradient is rounded by its company or its place."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

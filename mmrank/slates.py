@@ -14,6 +14,9 @@ import torch
 EVENT_TYPES = ("view", "click", "cart", "purchase")
 """Event types of a history; the index is the code stored in `Slate.event_type`."""
 
+LARGEST = 1e6
+"""Of a relevance or an age; what is beyond it is a mistake."""
+
 PADDING = -1
 """The item index that stands where a slate has no item."""
 
@@ -53,9 +56,14 @@ def fault_of(slate: Slate, items: int) -> str | None:
 
     One bad slate must neither stop the others nor show: an error in its place would tell that it is there.
     """
-    shown, earlier = len(slate.candidates), len(slate.history)
     if not isinstance(slate.query, str):
         return "a query that is no text"
+    if not isinstance(slate.user, int | np.integer) or not 0 <= slate.user < 2**62:
+        return "a person who is no number"
+    columns = (slate.candidates, slate.relevance, slate.position, slate.history, slate.event_type, slate.age_days)
+    if any(not isinstance(c, np.ndarray) or c.ndim != 1 or (len(c) and c.dtype.kind not in "iuf") for c in columns):
+        return "a column that is no list of numbers"
+    shown, earlier = len(slate.candidates), len(slate.history)
     if any(len(column) != shown for column in (slate.relevance, slate.position)) or any(
         len(column) != earlier for column in (slate.event_type, slate.age_days)
     ):
@@ -65,8 +73,11 @@ def fault_of(slate: Slate, items: int) -> str | None:
             return "an item that is not in the catalogue"
     if earlier and not (slate.event_type.min() >= 0 and slate.event_type.max() < len(EVENT_TYPES)):
         return "an unknown type of event"
-    if not (np.isfinite(slate.relevance).all() and np.isfinite(slate.age_days).all()) or (slate.relevance < 0).any():
-        return "a relevance or an age that is no number"
+    for rows in (slate.relevance, slate.age_days):
+        if not (np.abs(rows) <= LARGEST).all():  # also where one is no number
+            return "a relevance or an age that is no number, or a huge one"
+    if (slate.relevance < 0).any():
+        return "a relevance below 0"
     return None
 
 

@@ -262,6 +262,11 @@ def _read(kind: type[Kind], reply: Message) -> Kind | ProtocolError:
 
 def _log_round(report: RoundReport) -> None:
     """One line a round where nobody else watches; Flower's own logger is the one that `flwr run --stream` shows."""
+    if report.secret_cohort:
+        logging.getLogger("flwr").info(
+            "round %d: epsilon %.3g, %.1f s", report.round_number, report.epsilon_max, report.seconds
+        )
+        return
     logging.getLogger("flwr").info(
         "round %d: %d asked, %s, epsilon at most %.3g, %.1f s",
         report.round_number,

@@ -8,14 +8,17 @@ replies in time is counted, and the sum gets its noise whatever it holds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from mmrank.errors import BudgetExhaustedError, PrivacyError
+from mmrank.privacy.accountant import Event
 from mmrank.privacy.client_update import CLIP, ClientUpdate
 from mmrank.privacy.ledger import Account, Ledger, Policy, charge_id
 from mmrank.privacy.mechanism import build_mechanism
@@ -49,18 +52,28 @@ class Population:
     def charge(self, request: TrainRequest) -> bool:
         """Charge the round to everybody who is registered; False, with a warning, where the budget would be passed.
 
-        A round that is done again after a crash is the same charge: nothing of its first attempt was released.
+        A round that is done again (after a crash, from an older checkpoint, in a copied folder) draws other secret
+        noise: nobody can say that its first model was never seen, so it is another charge. Seeded noise is the same.
         """
         if self.account is None:
             return True
-        name = self.account.key
-        charge = charge_id(name, request.run, request.round_number, name, input_hash(request.parameters), attempt=0)
+        charges = self._charges(self.account.key, request)
+        event = self.mechanism.population_event
         try:
-            self.account.charge(charge, self.mechanism.population_event)
+            if self.settings.privacy.noise == "secure":
+                self.account.claim(charges, event)
+            else:
+                self.account.charge(next(charges), event)
         except BudgetExhaustedError as error:
             logger.warning("Stopping before round %d: %s", request.round_number, error)
             return False
         return True
+
+    @staticmethod
+    def _charges(name: str, request: TrainRequest) -> Iterator[str]:
+        digest = input_hash(request.parameters)
+        for attempt in count():
+            yield charge_id(name, request.run, request.round_number, name, digest, attempt)
 
     def draw(self, clients: Sequence[str], request: TrainRequest) -> list[str]:
         """The round's cohort: each of `clients` with probability q, independently; it may be empty."""
@@ -91,6 +104,8 @@ class Population:
 def open_population(settings: Settings, *, state_dir: Path) -> Population | None:
     """The server's half of a run whose unit is the client; None for every other mechanism."""
     privacy = settings.privacy
+    if privacy.mechanism == "no_privacy" and privacy.ledger != "throwaway":
+        _remember_unprotected(settings, state_dir)
     if privacy.mechanism != "client_update":
         return None
     mechanism = build_mechanism(privacy, settings.training, settings.federation, cache_dir=state_dir)
@@ -102,6 +117,14 @@ def open_population(settings: Settings, *, state_dir: Path) -> Population | None
             population_key(settings), policy_of(settings)
         )
     return Population(settings=settings, mechanism=mechanism, account=account)
+
+
+def _remember_unprotected(settings: Settings, state_dir: Path) -> None:
+    """What the same people released without noise stands in their ledger: nobody promises them anything after it."""
+    policy = Policy(mechanism="no_privacy", unit="client", delta=settings.privacy.delta, budget_epsilon=math.inf)
+    account = population_ledger(settings, state_dir=state_dir).account(population_key(settings), policy)
+    charge = charge_id(account.key, settings.sha256, 0, account.key, "unprotected", 0)
+    account.charge(charge, Event(sampling_rate=1.0, noise_multiplier=0.0, steps=settings.federation.rounds))
 
 
 def population_ledger(settings: Settings, *, state_dir: Path) -> Ledger:

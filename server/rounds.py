@@ -65,6 +65,7 @@ class RoundReport:
     used. epsilon_max, epsilon_median: over the clients heard of so far, each at its own public total (0 before any);
     the population ledger's under central noise.
     aggregated: False where too few replies came and the model was kept. bytes_down, bytes_up: arrays alone.
+    secret_cohort: its size and replies are the server's own secret: the amplification by sampling rests on it.
     clip_norm: the clip of the next round, where clients clip whole updates. noisy_mean: what the round released under
     central noise, float64 by name; the model is made of it.
     """
@@ -81,6 +82,7 @@ class RoundReport:
     cohort_size: int
     aggregated: bool
     clip_norm: float = 0.0
+    secret_cohort: bool = False
     noisy_mean: Mapping[str, np.ndarray] | None = None
 
 
@@ -141,7 +143,10 @@ def run_rounds(
             if not population.charge(request):
                 break
             cohort = population.draw(sorted(set(clients) - now.exhausted), request)
-            enough = len(set(clients) - now.exhausted) >= population.fewest
+            # Under central noise the run may not end because some devices had enough: that would tell who was drawn.
+            enough = (
+                len(set(clients) - (frozenset() if settings.privacy.central else now.exhausted)) >= population.fewest
+            )
         else:
             cohort = draw_cohort(clients, now.exhausted, settings, number, merchants=merchants)
             enough = len(cohort) >= settings.federation.min_replies
@@ -160,7 +165,8 @@ def run_rounds(
         save_checkpoint(checkpoint_dir, now)
         if on_round is not None:
             report = _report(now, replies, cohort, aggregated, time.perf_counter() - started, population)
-            on_round(replace(report, noisy_mean=mean if settings.privacy.central else None))
+            central = settings.privacy.central
+            on_round(replace(report, secret_cohort=central, noisy_mean=mean if central else None))
     if now.kept_rounds:
         logger.warning("%d of %d rounds had too few replies and kept the model.", now.kept_rounds, now.round_number)
     return {name: np.array(array) for name, array in now.parameters.items()}
@@ -343,7 +349,8 @@ def _advance(
         now,
         round_number=now.round_number + 1,
         exhausted=now.exhausted | replies.exhausted,
-        epsilon={**now.epsilon, **replies.epsilon},
+        # under central noise a device's own total counts how often it was drawn
+        epsilon={} if settings.privacy.central else {**now.epsilon, **replies.epsilon},
     )
     if population is not None:  # noise is released whoever replied: an absent round would tell who did
         mean, clip_norm = population.aggregate(replies.updates, now.parameters, now.clip_norm, request)

@@ -136,6 +136,8 @@ class _Watch:
 
     def on_round(self, report: RoundReport) -> None:
         self.round_number = report.round_number
+        if report.secret_cohort:
+            report = _expected(report, self.settings.federation.cohort_size)
         if self.rounds is not None:
             self.rounds.add(_line(report))
         values = {"seconds": report.seconds, "replies": float(report.codes.get("ok", 0))}
@@ -165,6 +167,19 @@ class _Watch:
 
     def _last_round(self) -> int:
         return max((int(line["round"]) for line in read_table(self.rounds.path)), default=0) if self.rounds else 0
+
+
+def _expected(report: RoundReport, cohort_size: int) -> RoundReport:
+    """What may be told of a round whose cohort is a secret: the public numbers in place of those that were drawn."""
+    size = sum(array.nbytes for array in report.parameters.values())
+    return replace(
+        report,
+        codes={"ok": cohort_size},
+        dropped={},
+        cohort_size=cohort_size,
+        bytes_down=cohort_size * size,
+        bytes_up=cohort_size * size,
+    )
 
 
 def _line(report: RoundReport) -> dict[str, float | int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -62,8 +63,10 @@ def promised(selection: PrivateSelection, release: MetricRelease, base: Settings
     """The promise, known before anything is drawn: public facts alone.
 
     server_view: what the search costs against the server that ran it, at a number of runs that the drawn one seldom
-    passes. The drawn number is not in it. fixed_runs_for_the_same: how many trials, all of them shown, cost no more by
-    plain composition: where that is more than the mean number of runs (cheap trials), nothing is won by hiding.
+    passes; inf where only the winner is released, since whoever adds the one noise on all clients' scores saw them
+    exact, and with central noise each update as well. The drawn number is not in it. fixed_runs_for_the_same: how
+    many trials, all of them shown, cost no more by plain composition: where that is more than the mean number of
+    runs (cheap trials), nothing is won by hiding.
     """
     privacy = base.privacy
     dearest = max(selection.training, key=lambda history: epsilon(selection.history(history), privacy.delta))
@@ -82,13 +85,18 @@ def promised(selection: PrivateSelection, release: MetricRelease, base: Settings
         "ledger": privacy.ledger,
         "score_noise_multiplier": release.noise_multiplier,
         "epsilon_of_one_trial": composed(1),
-        "server_view": {"epsilon": composed(many), "runs_at_most": many, "with_probability": LIKELY},
+        "noise_cohort_size": privacy.noise_cohort_size,
+        "server_view": {
+            "epsilon": math.inf if selection.view == "released" else composed(many),
+            "runs_at_most": many,
+            "with_probability": LIKELY,
+        },
         "accountant": "PLD (dp-accounting), every trial composed",
     }
     if selection.view == "released":
         cost = selection.epsilon(privacy.delta)
         facts["epsilon"] = cost
-        facts["accountant"] = "RDP, the best of a random number of runs (Papernot and Steinke 2022); server_view: PLD"
+        facts["accountant"] = "RDP, the best of a random number of runs (Papernot and Steinke 2022)"
         facts["fixed_runs_for_the_same"] = bisect_right(range(1, MOST_FIXED + 1), cost, key=composed)
     return facts
 

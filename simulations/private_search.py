@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 FIXED = ("evaluation.seeds=1", "tracking=none")
 """One trial is one training, and leaves no trace elsewhere."""
+MOVES_FEATURES = ("model.feature_dim", "model.style_dim", "model.text", "model.image", "model.towers")
 MAY_MOVE = (
     "training.",
     "model.",
@@ -157,6 +158,11 @@ def promise(search: PrivateSearch, settle: Settle) -> tuple[MetricRelease, Priva
         if not key.startswith(MAY_MOVE):
             raise ConfigError(
                 f"Expected {key} not to be searched: it moves what is protected or measured; leave it out."
+            )
+        if key.startswith(MOVES_FEATURES):
+            raise ConfigError(
+                f"Expected {key} not to be searched: each value leaves features in features_cache, which would tell "
+                "how many were tried; set it beforehand."
             )
         if key in MOVES_THE_CHARGE and isinstance(over, Range):
             raise ConfigError(f"Expected a list of values for {key}, which moves the charge; write {key}=a,b,c.")

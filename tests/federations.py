@@ -43,7 +43,7 @@ def small_settings(cache: Path, **changes: Any) -> Settings:
             "image": {"name": "histogram"},
             "dim": 8,
             "feature_dim": 12,
-            "history_length": 6,
+            "history_length": 8,
         },
         "training": {"local_steps": 2, "batch_size": 4},
         "federation": {"rounds": 3, "cohort_size": 4},

@@ -87,6 +87,6 @@ def toy_model(**changes) -> ModelSettings:
         "image": {"name": "histogram"},
         "dim": 8,
         "feature_dim": 12,
-        "history_length": 6,
+        "history_length": 8,
     }
     return ModelSettings(**{**settings, **changes})

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mmrank.errors import UnsupportedModuleError
+from mmrank.errors import RoundingError, UnsupportedModuleError
 from mmrank.privacy._checks import Inputs, Losses, checked_losses, units_of
 
 TOLERANCE = 1e-3
@@ -86,12 +86,21 @@ def compare(alone: Mapping[str, Tensor], together: Mapping[str, Tensor]) -> None
 
 
 def compare_bits(gradients: Callable[[Inputs], Mapping[str, Tensor]], example: Inputs, size: int) -> None:
-    """Raise UnsupportedModuleError where a unit's gradient, in a batch of `size`, changes in any bit with its company.
+    """Raise RoundingError where a unit's gradient, in a batch of `size`, changes in any bit by company or place.
 
-    The first unit stands at one place, beside the others, beside none, and beside copies of the last. A model that
-    came in may hold numbers that make such a bit as large as the clip.
+    Each unit fills a whole batch, and its gradient must be the same at every place: one unit more or less moves all
+    that come after it by a place. Then the first stands at one place, beside the others, beside none, and beside
+    copies of the last. A model that came in may hold numbers that make such a bit as large as the clip.
     """
     units = units_of(example)
+    for row in range(units):
+        everywhere = {name: rows[row : row + 1].repeat(size, *[1] * (rows.dim() - 1)) for name, rows in example.items()}
+        for name, rows in gradients(everywhere).items():
+            if not torch.equal(rows, rows[:1].expand_as(rows)):
+                raise RoundingError(
+                    f"The gradient of {name} is rounded in another way at another place, in batches of {size} on this "
+                    "machine: a unit that comes or goes moves others'; set privacy.micro_batch_size: 1."
+                )
     place = min(units, size) - 1
 
     def with_company(company: list[int | None]) -> Mapping[str, Tensor]:
@@ -109,7 +118,7 @@ def compare_bits(gradients: Callable[[Inputs], Mapping[str, Tensor]], example: I
     for company in (nobody, copies):
         for name, wanted in with_company(company).items():
             if not torch.equal(wanted, first[name]):
-                raise UnsupportedModuleError(
+                raise RoundingError(
                     f"The gradient of {name} is rounded in another way beside other units, in batches of {size} on "
                     "this machine: it would tell of them; set privacy.micro_batch_size: 1."
                 )

@@ -22,6 +22,9 @@ from mmrank.settings import PrivacySettings, TrainingSettings
 
 BELOW = 1 - 1e-6
 """A clipped gradient is a little shorter than the clip, so that rounding to float32 does not pass it."""
+SMALLEST_CLIP = 1e-6
+LONGEST = 1e30
+"""A longer gradient counts as zero: the factor that clips it would be too small a number for float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,11 @@ class DpSgd:
         ):
             if not 0 < value < float("inf"):
                 raise PrivacyError(f"Expected {field}={value} to be finite and above 0; set privacy.{field}.")
+        if self.max_grad_norm < SMALLEST_CLIP:
+            raise PrivacyError(
+                f"Expected max_grad_norm={self.max_grad_norm} of at least {SMALLEST_CLIP}, which float32 can clip to; "
+                "set privacy.max_grad_norm."
+            )
         if self.slates_per_unit < 1 or self.micro_batch_size % self.slates_per_unit:
             raise PrivacyError(
                 f"Expected micro_batch_size={self.micro_batch_size} to be a multiple of slates_per_user="
@@ -97,13 +105,14 @@ class DpSgd:
         )
         if problem.adjust is not None:
             optimizer.attach_step_hook(problem.adjust)
-        together = self.micro_batch_size // self.slates_per_unit
+        size = gradients.size or self.micro_batch_size
+        together = max(size // self.slates_per_unit, 1)
         for _ in range(self.steps):
             units = poisson(noise, problem.size if people is None else len(people), self.sampling_rate)
             for start in range(0, len(units), together):
                 taken = units[start : start + together]
                 rows, unit_of = (taken, None) if people is None else self._bundles([people[u] for u in taken], noise)
-                optimizer.accumulate(gradients, problem.inputs(rows), size=self.micro_batch_size, unit_of=unit_of)
+                optimizer.accumulate(gradients, problem.inputs(rows), size=size, unit_of=unit_of)
             optimizer.step()
 
     def release(self, update: Mapping[str, np.ndarray], *, clip: float, noise: Noise) -> dict[str, np.ndarray]:
@@ -188,7 +197,8 @@ class UnitOptimizer(DPOptimizer):
         norms = torch.stack([torch.linalg.vector_norm(r.flatten(1), dim=1, dtype=torch.float64) for r in rows]).norm(
             dim=0
         )
-        factors = (self.max_grad_norm * BELOW / norms.clamp(min=self.max_grad_norm)).to(rows[0].dtype)
+        scales = self.max_grad_norm * BELOW / norms.clamp(min=self.max_grad_norm)
+        factors = torch.where(norms <= LONGEST, scales, 0.0).to(rows[0].dtype)
         for parameter, of_units in zip(self.params, rows, strict=True):
             clipped = torch.einsum("i,i...->...", factors, of_units)
             # in float64 from here: roundings of many micro-batches must not add up beyond BELOW

@@ -25,11 +25,13 @@ from mmrank.privacy._trial import compare, compare_bits, moved_parameters, one_a
 class PerUnitGradients(Protocol):
     """Per-unit gradients of one model and one loss.
 
-    model: owned by this object, which may have hooked it. parameters: the trainable ones, by name.
+    model: owned by this object, which may have hooked it. parameters: the trainable ones, by name. size: of the
+    batches in which they were tried, and must be taken.
     """
 
     model: nn.Module
     parameters: dict[str, nn.Parameter]
+    size: int
 
     def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
         """[units, *p.shape] for each parameter, not averaged, by name; one that took no part may be absent.
@@ -50,20 +52,22 @@ def padded(inputs: Inputs, size: int) -> Inputs:
 
 
 def build_per_unit(
-    kind: Literal["opacus", "vmap"], model: nn.Module, losses: Losses, *, example: Inputs, size: int
+    kind: Literal["opacus", "vmap"], model: nn.Module, losses: Losses, *, example: Inputs, size: int, alone: int = 1
 ) -> PerUnitGradients:
     """Per-unit gradients of `model` for batches of `size`, tried on `example`: public inputs of 2 or more unlike units.
 
-    Takes `model` over: it gets hooks and stays in training mode. Its parameters end as they were.
-    Raises UnsupportedModuleError where the gradients can't be trusted.
+    alone: a batch of so many is one privacy unit's own, whose rounding tells of nobody else. Takes `model` over: it
+    gets hooks and stays in training mode. Its parameters end as they were.
+    Raises UnsupportedModuleError where the gradients can't be trusted, RoundingError where a smaller size might do.
     """
     check_model(model)
     with moved_parameters(model):
-        alone = one_at_a_time(model, losses, example)  # before there are hooks
+        wanted = one_at_a_time(model, losses, example)  # before there are hooks
         gradients: PerUnitGradients = (OpacusGradients if kind == "opacus" else VmapGradients)(model, losses)
-        compare(alone, gradients(example))
-        if size > 1:
+        compare(wanted, gradients(example))
+        if size > alone:
             compare_bits(gradients, example, size)
+    gradients.size = size
     return gradients
 
 
@@ -75,7 +79,7 @@ class OpacusGradients:
     """
 
     def __init__(self, model: nn.Module, losses: Losses) -> None:
-        self.model, self.losses = model, losses
+        self.model, self.losses, self.size = model, losses, 0
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._units = 0
         try:
@@ -141,7 +145,7 @@ class VmapGradients:
     """torch.func.vmap of one unit's gradient: each unit goes through the model in a batch of one."""
 
     def __init__(self, model: nn.Module, losses: Losses) -> None:
-        self.model, self.losses = model, losses
+        self.model, self.losses, self.size = model, losses, 0
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._fixed: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if not p.requires_grad}
         self._fixed.update(model.named_buffers())

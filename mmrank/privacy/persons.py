@@ -61,8 +61,8 @@ def person_epsilon(shares: Iterable[Share], delta: float, *, accountant: Account
     if any(event.noise_multiplier == 0 for event in events):
         return math.inf
     bound = _concentrated(shares, delta)
-    if _too_large(shares):
-        return bound
+    if _too_large(shares) or any(event.family == "concentrated" for event in events):
+        return bound  # of a concentrated event nothing but its rho is known
     for interval, finer_below in INTERVALS:
         bound = min(bound, _pld_epsilon(shares, delta, interval))
         if bound >= finer_below:

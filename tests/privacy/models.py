@@ -91,8 +91,13 @@ def seeded(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def per_unit(kind: str, model: nn.Module | None = None) -> PerUnitGradients:
-    """Per-unit gradients of a Scorer, or of `model`."""
-    return build_per_unit(kind, model or seeded(Scorer()), losses, example=examples(3, seed=99), size=4)
+    """Per-unit gradients of a Scorer, or of `model`, for batches of the mechanism's size.
+
+    Matrices this small are rounded by their place in a batch on some machines, which is another test's affair.
+    """
+    gradients = build_per_unit(kind, model or seeded(Scorer()), losses, example=examples(3, seed=99), size=1)
+    gradients.size = 0
+    return gradients
 
 
 def mechanism(**changes) -> DpSgd:
