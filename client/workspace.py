@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,9 +21,12 @@ from client.outbox import Outbox
 from mmrank import components
 from mmrank.errors import ConfigError, PrivacyError
 from mmrank.features import FeatureTable, build_features
-from mmrank.privacy.client_update import CLIP, ClientUpdate
-from mmrank.privacy.ledger import Ledger, Policy
+from mmrank.privacy import metrics_release
+from mmrank.privacy.accountant import epsilon
+from mmrank.privacy.client_update import CLIP, ClientUpdate, participations
+from mmrank.privacy.ledger import Declared, Ledger, Policy
 from mmrank.privacy.mechanism import Mechanism, build_mechanism
+from mmrank.privacy.metrics_release import MetricRelease
 from mmrank.ranker import Ranker, build_ranker, load_parameters, parameters_of
 from mmrank.ranking import ItemIndex
 from mmrank.settings import Settings, parse
@@ -81,6 +84,31 @@ class Workspace:
         clip = {CLIP: np.ones(1, np.float32)} if isinstance(mechanism, ClientUpdate) and mechanism.adaptive else {}
         return parameters_of(self.ranker) | clip
 
+    @cached_property
+    def release(self) -> MetricRelease | None:
+        """What clients release of their measures; None where they release nothing."""
+        return metrics_release.from_settings(self.settings.privacy)
+
+    @cached_property
+    def plan(self) -> Declared | None:
+        """Training and releases as one plan, declared by the configuration; None where training is all there is, or
+        where both do not fit into the budget together (the ledger then takes its filter).
+
+        It does not name the run, which the server chooses: another run of the configuration draws on the same steps.
+        """
+        settings, privacy = self.settings, self.settings.privacy
+        if self.release is None:
+            return None
+        rounds, event = settings.federation.rounds, self.mechanism.event
+        trained = participations(privacy, rounds) if privacy.mechanism == "client_update" else rounds
+        events = (
+            replace(event, steps=event.steps * trained),
+            *metrics_release.planned_events(privacy, rounds=rounds),
+        )
+        if epsilon(events, privacy.delta) > self.policy.budget_epsilon:
+            return None
+        return Declared(name=f"declared by configuration {settings.sha256}", events=events)
+
     @property
     def policy(self) -> Policy:
         """What each client promises its people."""
@@ -90,6 +118,8 @@ class Workspace:
             unit=privacy.unit,
             delta=privacy.delta,
             budget_epsilon=privacy.client_budget,
+            renew_every_days=privacy.renew_every_days,
+            retention_days=privacy.retention_days,
         )
 
     @property

@@ -18,7 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from mmrank import places
 from mmrank.errors import ConfigError, ProtocolError
-from mmrank.protocol import VERSION, Enrolment, TrainReply, TrainRequest
+from mmrank.protocol import NO_HEAD, VERSION, Enrolment, EvaluateReply, EvaluateRequest, Head, TrainReply, TrainRequest
 from mmrank.ranker import build_ranker, parameters_of
 from mmrank.settings import Settings, parse
 from mmrank.wire import ARRAYS, SCALARS, Kind, array_from_npy, from_plain, to_plain
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
 MODEL = "model.safetensors"
-TRAIN = "train"
+TRAIN, EVALUATE = "train", "evaluate"
 ENROL = "query.enrol"
 
 POLL_SECONDS = 0.05
@@ -142,32 +142,63 @@ class GridMessenger:
         return frozenset(self._merchants.intersection(clients))
 
     def exchange(
-        self, clients: Sequence[str], request: TrainRequest, timeout_seconds: float
+        self,
+        clients: Sequence[str],
+        request: TrainRequest,
+        timeout_seconds: float,
+        acknowledged: Mapping[str, Head] | None = None,
     ) -> Iterator[tuple[str, TrainReply | ProtocolError]]:
         """See server.rounds.Messenger. Answers are not held: each is yielded as it is pulled."""
+        for client, reply in self._ask(TRAIN, clients, request, timeout_seconds, acknowledged or {}):
+            yield client, reply if isinstance(reply, ProtocolError) else _read(TrainReply, reply)
+
+    def ask_metrics(
+        self,
+        clients: Sequence[str],
+        request: EvaluateRequest,
+        timeout_seconds: float,
+        acknowledged: Mapping[str, Head] | None = None,
+    ) -> Iterator[tuple[str, EvaluateReply | ProtocolError]]:
+        """See server.rounds.Messenger."""
+        for client, reply in self._ask(EVALUATE, clients, request, timeout_seconds, acknowledged or {}):
+            yield client, reply if isinstance(reply, ProtocolError) else _read(EvaluateReply, reply)
+
+    def _ask(
+        self,
+        kind: str,
+        clients: Sequence[str],
+        request: TrainRequest | EvaluateRequest,
+        timeout_seconds: float,
+        acknowledged: Mapping[str, Head],
+    ) -> Iterator[tuple[str, Message | ProtocolError]]:
         deadline = time.monotonic() + timeout_seconds
         if self._registry is not None:
             self._enrol_registered(clients, self._registry, deadline)
         reachable = {self._node_of[client]: client for client in clients if client in self._node_of}
         arrays, scalars = to_plain(request)
         shared = {name: Array(np.ascontiguousarray(arrays[name])) for name in sorted(arrays)}  # serialised once
+
+        def scalars_for(client: str) -> ConfigRecord:
+            count, digest = acknowledged.get(client, NO_HEAD)
+            return ConfigRecord({**scalars, "ledger_count": count, "ledger_head": digest})
+
         messages = [
             # A RecordDict of its own for each node: over an in-process grid, what one writes the next would read.
             Message(
-                RecordDict({ARRAYS: ArrayRecord(shared), SCALARS: ConfigRecord(dict(scalars))}),
+                RecordDict({ARRAYS: ArrayRecord(shared), SCALARS: scalars_for(client)}),
                 node,
-                TRAIN,
+                kind,
                 group_id=str(request.round_number),
                 ttl=timeout_seconds,
             )
-            for node in reachable
+            for node, client in reachable.items()
         ]
         pending = set(self._grid.push_messages(messages))
         for client in sorted(set(clients) - set(reachable.values())):
             yield client, ProtocolError("its node did not enrol under that name")
         for reply in self._pull(pending, deadline):
             if reply.metadata.src_node_id in reachable:
-                yield reachable[reply.metadata.src_node_id], _read(TrainReply, reply)
+                yield reachable[reply.metadata.src_node_id], reply
 
     def _enrol_registered(self, clients: Sequence[str], registry: Mapping[str, int], deadline: float) -> None:
         """Enrol those of `clients` who are not; whoever answers by another name than the registry's stays out."""
@@ -238,13 +269,15 @@ def _read(kind: type[Kind], reply: Message) -> Kind | ProtocolError:
 
 def _log_round(report: RoundReport) -> None:
     """One line a round where nobody else watches; Flower's own logger is the one that `flwr run --stream` shows."""
+    told = {} if report.measured is None else report.measured.estimates
     logging.getLogger("flwr").info(
-        "round %d: %d asked, %s, epsilon at most %.3g, %.1f s",
+        "round %d: %d asked, %s, epsilon at most %.3g, %.1f s%s",
         report.round_number,
         report.cohort_size,
         ", ".join(f"{count} {code}" for code, count in sorted(report.codes.items())) or "no reply",
         report.epsilon_max,
         report.seconds,
+        "".join(f", {name} {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" for name, found in told.items()),
     )
 
 

@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from mmrank import places
 from mmrank.errors import ConfigError, ProtocolError
-from mmrank.protocol import Enrolment, TrainReply, TrainRequest
+from mmrank.protocol import VERSION, Enrolment, TrainReply, TrainRequest
 from mmrank.settings import parse
 from mmrank.wire import ARRAYS, SCALARS, to_plain
 from server.app import GridMessenger, read_settings
@@ -26,7 +26,7 @@ def content_of(message):
     return RecordDict({ARRAYS: record, SCALARS: ConfigRecord(dict(scalars))})
 
 
-def enrolment(name, version=1):
+def enrolment(name, version=VERSION):
     return content_of(
         Enrolment(
             client=name,
@@ -106,7 +106,7 @@ def test_nodes_that_can_not_take_part_are_left_out_with_a_reason(caplog):
         assert GridMessenger(grid, settings=SETTINGS).clients(1) == ["a"]
     assert "Node 3 can't take part: its node answered with Flower's error 2" in caplog.text
     assert "Node 4 can't take part: Expected the fields" in caplog.text
-    assert "Node 5 speaks protocol 0, not 1" in caplog.text
+    assert f"Node 5 speaks protocol 0, not {VERSION}" in caplog.text
     assert "Ada" not in caplog.text
 
 

@@ -16,6 +16,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from client.datasets.marketplace import Marketplace
+from client.measures import slate_values
 from mmrank.errors import BudgetExhaustedError, CheckpointError, ConfigError, PrivacyError
 from mmrank.privacy.accountant import epsilon
 from mmrank.privacy.ledger import Ledger, Policy
@@ -26,7 +27,6 @@ from server.checkpoint import read_model
 from simulations import private_search as module
 from simulations._draws import IndependentSampler, draw, independent_study
 from simulations._folder import RunFolder
-from simulations._private_score import slate_values
 from simulations._stage import set_up
 from simulations.cli import app
 from simulations.config import load
