@@ -181,9 +181,9 @@ class Vault:
             privacy=mechanism,
             device=workspace.device,
         )
-        digest = input_hash(request.parameters)
+        digest, now = input_hash(request.parameters), workspace.now_days()
         if workspace.settings.privacy.mechanism == "no_privacy":
-            return self._compute(request, self._unprotected(request, digest), SeededNoise(0))
+            return self._compute(request, self._unprotected(request, digest), SeededNoise(0), now)
         if workspace.settings.privacy.noise == "seeded":
             return self._repeatable(request, digest)
         kept = workspace.outbox.get(
@@ -194,7 +194,7 @@ class Vault:
         # A charge without a kept reply belongs to a training that was cut short, or to another process: its noise
         # may have been seen.
         epsilon = self._claim(request, digest, mechanism.event)
-        reply = self._compute(request, epsilon, SecureNoise())
+        reply = self._compute(request, epsilon, SecureNoise(), now)
         return workspace.outbox.put(reply, run=request.run, input_hash=digest)
 
     def _repeatable(self, request: TrainRequest, digest: str) -> TrainReply:
@@ -218,7 +218,7 @@ class Vault:
 
     def _release(self, request: EvaluateRequest) -> EvaluateReply:
         workspace, release = self.workspace, self._metric_release()
-        digest = input_hash(request.parameters)
+        digest, now = input_hash(request.parameters), workspace.now_days()
         if workspace.settings.privacy.noise == "seeded":
             return self._measured(request, *self._seeded(request, digest, release.event))
         kept = workspace.outbox.get(
@@ -227,13 +227,15 @@ class Vault:
         if kept is not None:
             return kept
         epsilon = self._claim(request, digest, release.event)
-        reply = self._measured(request, epsilon, SecureNoise())
+        reply = self._measured(request, epsilon, SecureNoise(), now)
         return workspace.outbox.put(reply, run=request.run, input_hash=digest)
 
-    def _measured(self, request: EvaluateRequest, epsilon: float, noise: Noise) -> EvaluateReply:
+    def _measured(
+        self, request: EvaluateRequest, epsilon: float, noise: Noise, charged_days: float | None = None
+    ) -> EvaluateReply:
         workspace, release = self.workspace, self._metric_release()
         entries, head = self._head()
-        slates = workspace.dataset.slates(self.client_id, "validation")
+        slates = workspace.slates(self.client_id, "validation", charged_days=charged_days)
         sound = [slate for slate in slates if fault_of(slate, len(workspace.features)) is None]
         with workspace.training:
             load_parameters(workspace.ranker, request.parameters)
@@ -261,14 +263,16 @@ class Vault:
             self._charge(request, digest, self.workspace.mechanism.event)
         return math.inf
 
-    def _compute(self, request: TrainRequest, epsilon: float, noise: Noise) -> TrainReply:
+    def _compute(
+        self, request: TrainRequest, epsilon: float, noise: Noise, charged_days: float | None = None
+    ) -> TrainReply:
         workspace, settings = self.workspace, self.workspace.settings
         aggregation = settings.federation.aggregation
         with workspace.training:
             update = local_update(
                 workspace.ranker,
                 request.parameters,
-                workspace.batch(self.client_id, "train"),
+                workspace.batch(self.client_id, "train", charged_days=charged_days),
                 workspace.features,
                 training=settings.training,
                 privacy=workspace.mechanism,

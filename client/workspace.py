@@ -18,6 +18,7 @@ import yaml
 
 from client.datasets import Dataset, Split
 from client.outbox import Outbox
+from client.retention import check_calendar, kept
 from mmrank import components
 from mmrank.errors import ConfigError, PrivacyError
 from mmrank.features import FeatureTable, build_features
@@ -30,7 +31,7 @@ from mmrank.privacy.metrics_release import MetricRelease
 from mmrank.ranker import Ranker, build_ranker, load_parameters, parameters_of
 from mmrank.ranking import ItemIndex
 from mmrank.settings import Settings, parse
-from mmrank.slates import SlateBatch, collate, fault_of
+from mmrank.slates import Slate, SlateBatch, collate, fault_of
 from mmrank.wire import input_hash
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Workspace:
     def __post_init__(self) -> None:
         self.state_dir = Path(self.state_dir).expanduser()
         check_unit(self.settings, self.dataset)
+        check_calendar(self.settings.privacy, self.dataset)
         if self.deployment:
             check_deployment(self.settings, self.dataset)
 
@@ -148,13 +150,39 @@ class Workspace:
             self._index = (digest, ItemIndex(ranker, self.features))
         return self._index[1]
 
-    def batch(self, client_id: str, split: Split) -> SlateBatch:
-        """That client's slates, padded to the public `training.slate_length`; the last used stay in memory."""
+    def now_days(self) -> float | None:
+        """The public calendar's time where data age; None where they are kept for good."""
+        return None if self.settings.privacy.retention_days is None else self.ledger.clock_days()
+
+    def slates(self, client_id: str, split: Split, *, charged_days: float | None = None) -> list[Slate]:
+        """That client's slates, in a run that drops old data those that may be used now.
+
+        charged_days: a time before the charge. What came after it was not there in the charge's period, and what is
+        old by now may be so since before it: a datum is used in no more periods than it lives through.
+        """
+        slates, now = self.dataset.slates(client_id, split), self.now_days()
+        retention, epoch = self.settings.privacy.retention_days, self.dataset.epoch_days if now is not None else None
+        if now is None or retention is None or epoch is None:
+            return slates
+        newest = now if charged_days is None else min(charged_days, now)
+        return kept(slates, epoch_days=epoch, oldest=now - retention, newest=newest)
+
+    def batch(self, client_id: str, split: Split, *, charged_days: float | None = None) -> SlateBatch:
+        """Those slates, padded to the public `training.slate_length`; the last used stay in memory, unless they age."""
+        if self.settings.privacy.retention_days is not None:
+            return self._batch(self.slates(client_id, split, charged_days=charged_days))
         key = (client_id, split)
         if key in self._batches:
             self._batches.move_to_end(key)
             return self._batches[key]
-        slates = self.dataset.slates(client_id, split)
+        batch = self._batch(self.slates(client_id, split))
+        self._batches[key] = batch
+        self._batches_bytes += batch_bytes(batch)
+        while self._batches_bytes > BATCHES_KEPT_BYTES and len(self._batches) > 1:
+            self._batches_bytes -= batch_bytes(self._batches.popitem(last=False)[1])
+        return batch
+
+    def _batch(self, slates: list[Slate]) -> SlateBatch:
         faults = [fault_of(slate, len(self.features)) for slate in slates]
         sound = [slate for slate, fault in zip(slates, faults, strict=True) if fault is None]
         if len(sound) < len(slates):
@@ -162,16 +190,11 @@ class Workspace:
             logger.warning(
                 "%d of %d slates of a client are left out: %s.", len(slates) - len(sound), len(slates), dict(reasons)
             )
-        batch = collate(
+        return collate(
             sound,
             history_length=self.settings.model.history_length,
             slate_length=self.settings.training.slate_length,
         )
-        self._batches[key] = batch
-        self._batches_bytes += batch_bytes(batch)
-        while self._batches_bytes > BATCHES_KEPT_BYTES and len(self._batches) > 1:
-            self._batches_bytes -= batch_bytes(self._batches.popitem(last=False)[1])
-        return batch
 
 
 def batch_bytes(batch: SlateBatch) -> int:
