@@ -257,7 +257,8 @@ def test_measures_of_a_client_without_data_are_noise_as_any_others(tmp_path, cac
         shapes.append((said | {"bytes": said["bytes"] - len(client)}, scalars))
     assert shapes[0] == shapes[1] == shapes[2]
     (sums,) = replies[0].content[ARRAYS].values()
-    assert np.count_nonzero(sums.numpy()) == sums.numpy().size == wire.workspace.release.length, "noise, not absence"
+    assert sums.numpy().size == wire.workspace.release.length
+    assert sums.numpy().any(), "noise, not absence; each value is 0 on its grid once in a hundred draws"
 
 
 def test_measures_alone_move_with_the_slates_that_are_measured(tmp_path, cache):

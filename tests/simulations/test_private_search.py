@@ -34,6 +34,12 @@ from simulations.private_search import PrivateSearch, parse_runs, private_search
 from simulations.progress import Display
 from simulations.sweep import parse_space
 
+
+def test_a_search_that_would_release_more_than_it_charges_is_refused(tiny):
+    with pytest.raises(ConfigError, match=r"privacy\.metrics: null"):
+        training_history(load(tiny, ["privacy.metrics.every=1"]), "released")
+
+
 QUICK = ["federation.rounds=1"]
 SPACE = parse_space("training.learning_rate=log:1e-3..1e-1;privacy.max_grad_norm=0.1..2.0")
 SEARCH = PrivateSearch(space=SPACE, runs=TruncatedNegativeBinomial(mean=3.0), view="released")
