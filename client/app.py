@@ -22,13 +22,23 @@ from client.vault import Vault
 from client.workspace import Workspace, open_workspace
 from mmrank import places
 from mmrank.errors import ConfigError, PrivacyError, ProtocolError
-from mmrank.protocol import Code, Enrolment, SumReply, SumRequest, TrainReply, TrainRequest
+from mmrank.protocol import (
+    Code,
+    Enrolment,
+    EvaluateReply,
+    EvaluateRequest,
+    SumReply,
+    SumRequest,
+    TrainReply,
+    TrainRequest,
+)
 from mmrank.wire import (
     ARRAYS,
     SCALARS,
     Kind,
     array_from_npy,
     from_plain,
+    metrics_fault,
     npy_from_array,
     reply_fault,
     sum_reply_fault,
@@ -138,6 +148,20 @@ def make_app(
             raise ProtocolError(f"The vault's reply is not for the wire: {fault}.")
         return _reply(message, reply)
 
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        vault = vault_of(context)
+        try:
+            request = _request(EvaluateRequest, message)
+        except ProtocolError:
+            return _reply(message, _code_alone("bad_request", vault.client_id, message))
+        reply = vault.release_metrics(request)
+        release = vault.workspace.release
+        fault = metrics_fault(reply, request, vault.client_id, length=0 if release is None else release.length)
+        if fault is not None:
+            raise ProtocolError(f"The vault's reply is not for the wire: {fault}.")
+        return _reply(message, reply)
+
     return app
 
 
@@ -182,7 +206,7 @@ def _request(kind: type[Kind], message: Message) -> Kind:
     return from_plain(kind, {name: array_from_npy(array.data) for name, array in arrays.items()}, dict(scalars))
 
 
-def _reply(message: Message, content: TrainReply | Enrolment | SumReply) -> Message:
+def _reply(message: Message, content: TrainReply | EvaluateReply | Enrolment | SumReply) -> Message:
     """Arrays in the order of their names and C-ordered, so that the bytes' length depends on the model alone."""
     arrays, scalars = to_plain(content)
     record = ArrayRecord({name: _array(arrays[name]) for name in sorted(arrays)})
@@ -194,7 +218,7 @@ def _array(values: np.ndarray) -> Array:
 
 
 def _code_alone(code: Code, client: str, message: Message) -> TrainReply:
-    """A reply that says nothing more; the round is the server's own number back."""
+    """A reply that says nothing more, whatever was asked for; the round is the server's own number back."""
     scalars = message.content.get(SCALARS) if message.has_content() else None
     number = scalars.get("round_number") if isinstance(scalars, ConfigRecord) else None
     return TrainReply(

@@ -1,4 +1,5 @@
-"""The only door to a client's private side: enrol and train for the wire, evaluate and rank for its owner."""
+"""The only door to a client's private side: enrol, train and release_metrics for the wire, evaluate and rank for its
+owner."""
 
 from __future__ import annotations
 
@@ -6,29 +7,47 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
 
 from client.datasets import Split
+from client.measures import slate_values
 from client.personal import personalised
 from client.secure_rounds import SecureRounds, round_hash
 from client.training import local_update, prepare
 from client.workspace import Workspace
 from mmrank.errors import BudgetExhaustedError, PrivacyError, SecureSumError
 from mmrank.metrics import METRICS, slate_metrics
+from mmrank.privacy.accountant import Event as AccountedEvent
 from mmrank.privacy.client_update import CLIP, CLIP_BOUNDS
 from mmrank.privacy.distributed_update import VALUES, DistributedUpdate
 from mmrank.privacy.ledger import Account, charge_id
 from mmrank.privacy.mechanism import Mechanism
+from mmrank.privacy.metrics_release import MetricRelease
 from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise
-from mmrank.protocol import Code, Enrolment, SumReply, SumRequest, TrainReply, TrainRequest, check_update
+from mmrank.protocol import (
+    METRIC_SUM,
+    NO_HEAD,
+    Code,
+    Enrolment,
+    EvaluateReply,
+    EvaluateRequest,
+    Head,
+    Request,
+    SumReply,
+    SumRequest,
+    TrainReply,
+    TrainRequest,
+    check_update,
+)
 from mmrank.randomness import numpy_generator
 from mmrank.ranker import Ranker, build_ranker, gather, load_parameters
 from mmrank.ranking import Event, Ranked, history_of
 from mmrank.secure_sum.arrays import model_from
 from mmrank.secure_sum.sum_round import SumRound
-from mmrank.slates import collate
+from mmrank.slates import collate, fault_of
 from mmrank.wire import input_hash
 
 logger = logging.getLogger(__name__)
@@ -72,7 +91,7 @@ class Vault:
         try:
             return self._train(request)
         except BudgetExhaustedError:
-            return self._without_update(request, "exhausted", self._account().epsilon())
+            return self._without_update(request, "exhausted", self._account())
         except PrivacyError as error:
             logger.error("The client's policy refuses to train: %s", error)
             return self._without_update(request, "refused")
@@ -117,6 +136,23 @@ class Vault:
         except (SecureSumError, PrivacyError) as error:
             logger.error("The client refuses a step of a secure sum: %s", error)
             return self._without_arrays(request, "refused")
+
+    def release_metrics(self, request: EvaluateRequest) -> EvaluateReply:
+        """The noised sum of measures of the client's validation slates, charged before any is read; or a code.
+
+        A client without a slate answers with noise on zeros. Asked again, it is as `train`.
+        """
+        reason = self._fault(request) or self._untimely(request)
+        if reason is not None:
+            logger.info("A request was turned away with code %s.", reason)
+            return self._without_metrics(request, reason)
+        try:
+            return self._release(request)
+        except BudgetExhaustedError:
+            return self._without_metrics(request, "exhausted", self._account())
+        except PrivacyError as error:
+            logger.error("The client's policy refuses to release measures: %s", error)
+            return self._without_metrics(request, "refused")
 
     def evaluate(
         self, parameters: Mapping[str, np.ndarray], split: Split, *, ranker: Ranker | None = None
@@ -167,7 +203,12 @@ class Vault:
         now = max([now, *(event.time_days for event in events)])
         return self.workspace.index(parameters).rank(query, [*history, *events], now_days=now, top=top)
 
-    def _fault(self, request: TrainRequest, *, model: bool = True) -> Code | None:
+    def _untimely(self, request: EvaluateRequest) -> Code | None:
+        """The code for measures that nobody planned for."""
+        metrics = self.workspace.settings.privacy.metrics
+        return "bad_request" if metrics is None or request.round_number % metrics.every else None
+
+    def _fault(self, request: Request, *, model: bool = True) -> Code | None:
         """The code for a request that can't be served, before anything private is touched. model: it brings one."""
         settings = self.workspace.settings
         if request.config_sha256 != settings.sha256:
@@ -200,14 +241,14 @@ class Vault:
         workspace, mechanism, asked = self.workspace, self.workspace.mechanism, self._in_sum(request)
         if not isinstance(mechanism, DistributedUpdate):
             raise PrivacyError("A secure sum is for privacy.noise_at: distributed alone.")
-        digest = round_hash(asked.parameters, round_)
+        digest, now = round_hash(asked.parameters, round_), workspace.now_days()
         noise: Noise = SecureNoise()
         if workspace.settings.privacy.noise == "seeded":
-            epsilon, noise = self._seeded(asked, digest)
+            epsilon, noise = self._seeded(asked, digest, mechanism.event)
         else:
             # a charge without a kept answer belongs to a training that was cut short, whose mask was never used
-            epsilon = self._account().claim(self._charges(asked, digest), mechanism.event)
-        return self._update(asked, noise, mechanism.for_round(round_))[VALUES], epsilon
+            epsilon = self._claim(asked, digest, mechanism.event)
+        return self._update(asked, noise, mechanism.for_round(round_), now)[VALUES], epsilon
 
     def _train(self, request: TrainRequest) -> TrainReply:
         workspace, mechanism = self.workspace, self.workspace.mechanism
@@ -221,20 +262,20 @@ class Vault:
             privacy=mechanism,
             device=workspace.device,
         )
-        digest = input_hash(request.parameters)
+        digest, now = input_hash(request.parameters), workspace.now_days()
         if workspace.settings.privacy.mechanism == "no_privacy":
-            return self._compute(request, self._unprotected(request, digest), SeededNoise(0))
+            return self._compute(request, self._unprotected(request, digest), SeededNoise(0), now)
         if workspace.settings.privacy.noise == "seeded":
             return self._repeatable(request, digest)
         kept = workspace.outbox.get(
-            run=request.run, client=self.client_id, round_number=request.round_number, input_hash=digest
+            TrainReply, run=request.run, client=self.client_id, round_number=request.round_number, input_hash=digest
         )
         if kept is not None:
             return kept
         # A charge without a kept reply belongs to a training that was cut short, or to another process: its noise
         # may have been seen.
-        epsilon = self._account().claim(self._charges(request, digest), mechanism.event)
-        reply = self._compute(request, epsilon, SecureNoise())
+        epsilon = self._claim(request, digest, mechanism.event)
+        reply = self._compute(request, epsilon, SecureNoise(), now)
         return workspace.outbox.put(reply, run=request.run, input_hash=digest)
 
     def _repeatable(self, request: TrainRequest, digest: str) -> TrainReply:
@@ -244,36 +285,90 @@ class Vault:
         other noise. It needs data that do not change under their name, which a simulation has; a deployment refuses
         the seed.
         """
-        return self._compute(request, *self._seeded(request, digest))
+        epsilon, noise = self._seeded(request, digest, self.workspace.mechanism.event)
+        return self._compute(request, epsilon, noise)
 
-    def _seeded(self, request: TrainRequest, digest: str) -> tuple[float, Noise]:
-        """(epsilon after the one charge, the source)."""
+    def _seeded(self, request: Request, digest: str, event: AccountedEvent) -> tuple[float, Noise]:
+        """(epsilon with the charge, the noise that belongs to it)."""
         settings, identity = self.workspace.settings, self._identity()
         if self.workspace.deployment:
             raise PrivacyError("Noise from a seed is for simulations only; set privacy.noise: secure.")
-        epsilon = self._account().charge(next(self._charges(request, digest)), self.workspace.mechanism.event)
-        return epsilon, SeededNoise(settings.seed, identity, self.client_id, request.run, request.round_number, digest)
+        epsilon = self._charge(request, digest, event)
+        names = (identity, self.client_id, request.run, request.round_number, digest)
+        return epsilon, SeededNoise(settings.seed, *names, *(("evaluate",) if kind_of(request) == "evaluate" else ()))
+
+    def _release(self, request: EvaluateRequest) -> EvaluateReply:
+        workspace, release = self.workspace, self._metric_release()
+        digest, now = input_hash(request.parameters), workspace.now_days()
+        if workspace.settings.privacy.noise == "seeded":
+            return self._measured(request, *self._seeded(request, digest, release.event))
+        kept = workspace.outbox.get(
+            EvaluateReply, run=request.run, client=self.client_id, round_number=request.round_number, input_hash=digest
+        )
+        if kept is not None:
+            return kept
+        epsilon = self._claim(request, digest, release.event)
+        reply = self._measured(request, epsilon, SecureNoise(), now)
+        return workspace.outbox.put(reply, run=request.run, input_hash=digest)
+
+    def _measured(
+        self, request: EvaluateRequest, epsilon: float, noise: Noise, charged_days: float | None = None
+    ) -> EvaluateReply:
+        workspace, release = self.workspace, self._metric_release()
+        entries, head = self._head()
+        slates = workspace.slates(self.client_id, "validation", charged_days=charged_days)
+        sound = [slate for slate in slates if fault_of(slate, len(workspace.features)) is None]
+        with workspace.training:
+            load_parameters(workspace.ranker, request.parameters)
+            values = slate_values(workspace.ranker, workspace.features, sound, device=workspace.device)
+        owner = np.array([slate.user for slate in sound], np.int64)
+        return EvaluateReply(
+            code="ok",
+            client=self.client_id,
+            round_number=request.round_number,
+            metrics={METRIC_SUM: release.release(values, noise, owner=owner)},
+            epsilon=epsilon,
+            ledger_count=entries,
+            ledger_head=head,
+        )
+
+    def _metric_release(self) -> MetricRelease:
+        release = self.workspace.release
+        if release is None:
+            raise PrivacyError("Nothing is released of this client's measures; set privacy.metrics.")
+        return release
 
     def _unprotected(self, request: TrainRequest, digest: str) -> float:
         """Epsilon inf; written into a ledger that is kept, so that nobody promises anything about this data later."""
         if not self.workspace.throwaway:
-            self._account().charge(next(self._charges(request, digest)), self.workspace.mechanism.event)
+            self._charge(request, digest, self.workspace.mechanism.event)
         return math.inf
 
-    def _compute(self, request: TrainRequest, epsilon: float, noise: Noise) -> TrainReply:
-        update = self._update(request, noise, self.workspace.mechanism)
+    def _compute(
+        self, request: TrainRequest, epsilon: float, noise: Noise, charged_days: float | None = None
+    ) -> TrainReply:
+        update = self._update(request, noise, self.workspace.mechanism, charged_days)
+        entries, head = self._head()
         return TrainReply(
-            code="ok", client=self.client_id, round_number=request.round_number, update=update, epsilon=epsilon
+            code="ok",
+            client=self.client_id,
+            round_number=request.round_number,
+            update=update,
+            epsilon=epsilon,
+            ledger_count=entries,
+            ledger_head=head,
         )
 
-    def _update(self, request: TrainRequest, noise: Noise, mechanism: Mechanism) -> dict[str, np.ndarray]:
+    def _update(
+        self, request: TrainRequest, noise: Noise, mechanism: Mechanism, charged_days: float | None = None
+    ) -> dict[str, np.ndarray]:
         workspace, settings = self.workspace, self.workspace.settings
         aggregation = settings.federation.aggregation
         with workspace.training:
             return local_update(
                 workspace.ranker,
                 request.parameters,
-                workspace.batch(self.client_id, "train"),
+                workspace.batch(self.client_id, "train", charged_days=charged_days),
                 workspace.features,
                 training=settings.training,
                 privacy=mechanism,
@@ -285,11 +380,28 @@ class Vault:
                 device=workspace.device,
             )
 
-    def _charges(self, request: TrainRequest, digest: str) -> Iterator[str]:
+    def _charge(self, request: Request, digest: str, event: AccountedEvent) -> float:
+        """See Account.charge."""
+        charge = next(self._charges(request, digest))
+        return self._account().charge(charge, event, plan=self.workspace.plan, acknowledged=request.acknowledged)
+
+    def _claim(self, request: Request, digest: str, event: AccountedEvent) -> float:
+        """See Account.claim."""
+        return self._account().claim(
+            self._charges(request, digest), event, plan=self.workspace.plan, acknowledged=request.acknowledged
+        )
+
+    def _charges(self, request: Request, digest: str) -> Iterator[str]:
         """The ids of this request's charges: the first, and one for each attempt after it."""
-        identity = self._identity()
+        identity, kind = self._identity(), kind_of(request)
         for attempt in count():
-            yield charge_id(identity, request.run, request.round_number, self.client_id, digest, attempt)
+            yield charge_id(identity, request.run, request.round_number, self.client_id, digest, attempt, kind=kind)
+
+    def _head(self) -> Head:
+        """Where the ledger stands, for the server to acknowledge; a run that writes none has none."""
+        if self.workspace.throwaway and self.workspace.settings.privacy.mechanism == "no_privacy":
+            return NO_HEAD
+        return self._account().head()
 
     def _identity(self) -> str:
         return self.workspace.dataset.data_identity(self.client_id)
@@ -297,9 +409,10 @@ class Vault:
     def _account(self) -> Account:
         return self.workspace.ledger.account(self._identity(), self.workspace.policy)
 
-    def _without_update(self, request: TrainRequest, code: Code, epsilon: float = 0.0) -> TrainReply:
+    def _without_update(self, request: TrainRequest, code: Code, account: Account | None = None) -> TrainReply:
+        """account: that of the client where the code says how it stands."""
         return TrainReply(
-            code=code, client=self.client_id, round_number=request.round_number, update={}, epsilon=epsilon
+            code=code, client=self.client_id, round_number=request.round_number, update={}, **_standing(account)
         )
 
     def _without_arrays(self, request: SumRequest, code: Code) -> SumReply:
@@ -311,3 +424,20 @@ class Vault:
             epsilon=self._account().epsilon() if code == "exhausted" else 0.0,
             arrays={},
         )
+
+    def _without_metrics(self, request: EvaluateRequest, code: Code, account: Account | None = None) -> EvaluateReply:
+        return EvaluateReply(
+            code=code, client=self.client_id, round_number=request.round_number, metrics={}, **_standing(account)
+        )
+
+
+def kind_of(request: Request) -> str:
+    """What a request asks for: a part of its charge's name, of its noise's and of its reply's place."""
+    return "evaluate" if isinstance(request, EvaluateRequest) else "train"
+
+
+def _standing(account: Account | None) -> dict[str, Any]:
+    """epsilon and head; nothing where the ledger was not asked."""
+    entries, head = NO_HEAD if account is None else account.head()
+    epsilon = 0.0 if account is None else account.epsilon()
+    return {"epsilon": epsilon, "ledger_count": entries, "ledger_head": head}

@@ -9,7 +9,7 @@ import os
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,19 +19,23 @@ import yaml
 
 from client.datasets import Dataset, Split
 from client.outbox import Outbox
+from client.retention import check_calendar, kept
 from client.secure_keys import SecureKeys, node_keys, simulated_keys
 from client.secure_store import SecureStore
 from mmrank import components
 from mmrank.errors import ConfigError, PrivacyError
 from mmrank.features import FeatureTable, build_features
-from mmrank.privacy.client_update import CLIP, ClientUpdate
+from mmrank.privacy import metrics_release
+from mmrank.privacy.accountant import epsilon
+from mmrank.privacy.client_update import CLIP, ClientUpdate, participations
 from mmrank.privacy.distributed_update import dimension_of
-from mmrank.privacy.ledger import Ledger, Policy
+from mmrank.privacy.ledger import Declared, Ledger, Policy
 from mmrank.privacy.mechanism import Mechanism, build_mechanism
+from mmrank.privacy.metrics_release import MetricRelease
 from mmrank.ranker import Ranker, build_ranker, load_parameters, parameters_of
 from mmrank.ranking import ItemIndex
 from mmrank.settings import Settings, parse
-from mmrank.slates import SlateBatch, collate, fault_of
+from mmrank.slates import Slate, SlateBatch, collate, fault_of
 from mmrank.wire import input_hash
 
 logger = logging.getLogger(__name__)
@@ -74,6 +78,7 @@ class Workspace:
     def __post_init__(self) -> None:
         self.state_dir = Path(self.state_dir).expanduser()
         check_unit(self.settings, self.dataset)
+        check_calendar(self.settings.privacy, self.dataset)
         if self.deployment:
             check_deployment(self.settings, self.dataset)
             if self.settings.privacy.distributed:
@@ -98,6 +103,31 @@ class Workspace:
         clip = {CLIP: np.ones(1, np.float32)} if isinstance(mechanism, ClientUpdate) and mechanism.adaptive else {}
         return parameters_of(self.ranker) | clip
 
+    @cached_property
+    def release(self) -> MetricRelease | None:
+        """What clients release of their measures; None where they release nothing."""
+        return metrics_release.from_settings(self.settings.privacy)
+
+    @cached_property
+    def plan(self) -> Declared | None:
+        """Training and releases as one plan, declared by the configuration; None where training is all there is, or
+        where both do not fit into the budget together (the ledger then takes its filter).
+
+        It does not name the run, which the server chooses: another run of the configuration draws on the same steps.
+        """
+        settings, privacy = self.settings, self.settings.privacy
+        if self.release is None:
+            return None
+        rounds, event = settings.federation.rounds, self.mechanism.event
+        trained = participations(privacy, rounds) if privacy.mechanism == "client_update" else rounds
+        events = (
+            replace(event, steps=event.steps * trained),
+            *metrics_release.planned_events(privacy, rounds=rounds),
+        )
+        if epsilon(events, privacy.delta) > self.policy.budget_epsilon:
+            return None
+        return Declared(name=f"declared by configuration {settings.sha256}", events=events)
+
     @property
     def policy(self) -> Policy:
         """What each client promises its people."""
@@ -107,6 +137,8 @@ class Workspace:
             unit=privacy.unit,
             delta=privacy.delta,
             budget_epsilon=privacy.client_budget,
+            renew_every_days=privacy.renew_every_days,
+            retention_days=privacy.retention_days,
         )
 
     @property
@@ -164,28 +196,49 @@ class Workspace:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as file:
             file.write(f"{client_id}: {text}\n")
 
-    def batch(self, client_id: str, split: Split) -> SlateBatch:
-        """That client's slates, padded to the public `training.slate_length`; the last used stay in memory."""
+    def now_days(self) -> float | None:
+        """The public calendar's time where data age; None where they are kept for good."""
+        return None if self.settings.privacy.retention_days is None else self.ledger.clock_days()
+
+    def slates(self, client_id: str, split: Split, *, charged_days: float | None = None) -> list[Slate]:
+        """That client's slates, in a run that drops old data those that may be used now.
+
+        charged_days: a time before the charge. What came after it was not there in the charge's period, and what is
+        old by now may be so since before it: a datum is used in no more periods than it lives through.
+        """
+        slates, now = self.dataset.slates(client_id, split), self.now_days()
+        retention, epoch = self.settings.privacy.retention_days, self.dataset.epoch_days if now is not None else None
+        if now is None or retention is None or epoch is None:
+            return slates
+        newest = now if charged_days is None else min(charged_days, now)
+        return kept(slates, epoch_days=epoch, oldest=now - retention, newest=newest)
+
+    def batch(self, client_id: str, split: Split, *, charged_days: float | None = None) -> SlateBatch:
+        """Those slates, padded to the public `training.slate_length`; the last used stay in memory, unless they age."""
+        if self.settings.privacy.retention_days is not None:
+            return self._batch(client_id, self.slates(client_id, split, charged_days=charged_days))
         key = (client_id, split)
         if key in self._batches:
             self._batches.move_to_end(key)
             return self._batches[key]
-        slates = self.dataset.slates(client_id, split)
-        faults = [fault_of(slate, len(self.features)) for slate in slates]
-        sound = [slate for slate, fault in zip(slates, faults, strict=True) if fault is None]
-        if len(sound) < len(slates):
-            reasons = Counter(fault for fault in faults if fault is not None)
-            self._say_left_out(client_id, f"{len(slates) - len(sound)} of {len(slates)} slates: {dict(reasons)}")
-        batch = collate(
-            sound,
-            history_length=self.settings.model.history_length,
-            slate_length=self.settings.training.slate_length,
-        )
+        batch = self._batch(client_id, self.slates(client_id, split))
         self._batches[key] = batch
         self._batches_bytes += batch_bytes(batch)
         while self._batches_bytes > BATCHES_KEPT_BYTES and len(self._batches) > 1:
             self._batches_bytes -= batch_bytes(self._batches.popitem(last=False)[1])
         return batch
+
+    def _batch(self, client_id: str, slates: list[Slate]) -> SlateBatch:
+        faults = [fault_of(slate, len(self.features)) for slate in slates]
+        sound = [slate for slate, fault in zip(slates, faults, strict=True) if fault is None]
+        if len(sound) < len(slates):
+            reasons = Counter(fault for fault in faults if fault is not None)
+            self._say_left_out(client_id, f"{len(slates) - len(sound)} of {len(slates)} slates: {dict(reasons)}")
+        return collate(
+            sound,
+            history_length=self.settings.model.history_length,
+            slate_length=self.settings.training.slate_length,
+        )
 
 
 def batch_bytes(batch: SlateBatch) -> int:

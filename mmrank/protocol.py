@@ -1,21 +1,25 @@
 """What client and server say to each other: plain dictionaries of arrays and numbers, spelled once.
 
 A train request is the model and where it stands in the run; a reply is a privatised update or a code. In a secure sum
-five such exchanges make a round, and what a client sends is keys, sealed shares, a masked vector and signatures.
-Nothing else leaves a client: no count, loss, metric, query, norm or text of an exception.
+five such exchanges make a round, and what a client sends is keys, sealed shares, a masked vector and signatures. An
+evaluate request asks for a noised sum of measures. Nothing else leaves a client: no count, loss, exact metric, query,
+norm or text of an exception.
+
+Each train or evaluate request says which head of the client's ledger the server acknowledged last, and each reply where
+the ledger stands now: a client whose ledger is an older copy notices, and so does the server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from mmrank.errors import ProtocolError
 
-VERSION = 2
+VERSION = 3
 
 Code = Literal["ok", "exhausted", "config_mismatch", "bad_request", "refused", "failed"]
 CODES: tuple[Code, ...] = ("ok", "exhausted", "config_mismatch", "bad_request", "refused", "failed")
@@ -24,14 +28,31 @@ configuration than this client agreed to. bad_request: malformed. refused: the c
 failed: an error at home; its text stays there."""
 
 
+Head = tuple[int, str]
+"""A ledger's (entries, hash of the last one); (0, "") before the first. Public: see mmrank.privacy.ledger."""
+NO_HEAD: Head = (0, "")
+METRIC_SUM = "metrics/sum"
+"""The one array of an EvaluateReply."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """The model of round `round_number` (1 is the first) of run `run`; parameters: float32 arrays by name."""
+    """The model of round `round_number` (1 is the first) of run `run`; parameters: float32 arrays by name.
+
+    ledger_count, ledger_head: the head of the client's ledger that the server acknowledged last.
+    """
 
     run: str
     round_number: int
     config_sha256: str
     parameters: Mapping[str, np.ndarray]
+    ledger_count: int = 0
+    ledger_head: str = ""
+
+    @property
+    def acknowledged(self) -> Head:
+        """As one value."""
+        return self.ledger_count, self.ledger_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +60,8 @@ class TrainReply:
     """`update`: new minus old parameters, privatised, the request's names and shapes; empty unless code is ok.
 
     epsilon: what the client's ledger stands at after this charge, at its public delta (inf without
-    privacy): a public total, since q, sigma and the steps are. It tells nothing of the data.
+    privacy): a public total, since q, sigma and the steps are. It tells nothing of the data, nor does the ledger's
+    head (ledger_count, ledger_head), which covers the same public facts and a secret salt.
     """
 
     code: Code
@@ -47,6 +69,59 @@ class TrainReply:
     round_number: int
     update: Mapping[str, np.ndarray]
     epsilon: float
+    ledger_count: int = 0
+    ledger_head: str = ""
+
+    @property
+    def head(self) -> Head:
+        """As one value."""
+        return self.ledger_count, self.ledger_head
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """Asks for the noised measures of a model; which ones, and how noisy, the configuration says. As TrainRequest."""
+
+    run: str
+    round_number: int
+    config_sha256: str
+    parameters: Mapping[str, np.ndarray]
+    ledger_count: int = 0
+    ledger_head: str = ""
+
+    @property
+    def acknowledged(self) -> Head:
+        """As one value."""
+        return self.ledger_count, self.ledger_head
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateReply:
+    """metrics: {METRIC_SUM: float32 [measures + 1]}, a noised sum (mmrank.privacy.metrics_release); empty unless code
+    is ok. The other fields are those of a TrainReply."""
+
+    code: Code
+    client: str
+    round_number: int
+    metrics: Mapping[str, np.ndarray]
+    epsilon: float
+    ledger_count: int = 0
+    ledger_head: str = ""
+
+    @property
+    def head(self) -> Head:
+        """As one value."""
+        return self.ledger_count, self.ledger_head
+
+
+Request = TrainRequest | EvaluateRequest
+Reply = TrainReply | EvaluateReply
+Asked = TypeVar("Asked", TrainRequest, EvaluateRequest)
+
+
+def with_head(request: Asked, head: Head) -> Asked:
+    """The same request to the client whose ledger's `head` was acknowledged last."""
+    return replace(request, ledger_count=head[0], ledger_head=head[1])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from mmrank._secure_settings import check_distributed, check_secure_cohorts
 from mmrank.errors import ConfigError, nearest
+from mmrank.metrics import METRICS
 
 SMALLEST_DELTA = 1e-10
 """Below it the rounding errors of the accountant's Fourier transforms are as large as delta."""
@@ -124,6 +125,32 @@ class FederationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricsSettings:
+    """Measures of the validation slates that clients release with noise, each release charged as a training is.
+
+    noise_multiplier: standard deviation of the noise over the release's sensitivity. max_slates: the most of a
+    person's or device's slates that its mean is taken over. every: after which rounds clients are asked. asked: who
+    is: the round's cohort, every merchant, or everybody.
+    """
+
+    noise_multiplier: float = 20.0
+    measures: tuple[str, ...] = ("ndcg@10", "mrr")
+    max_slates: int = 20
+    every: int = 5
+    asked: Literal["cohort", "merchants", "all"] = "cohort"
+
+    def __post_init__(self) -> None:
+        _positive("privacy.metrics.noise_multiplier", self.noise_multiplier)
+        _bounded("privacy.metrics.max_slates", self.max_slates, 1, 10_000)
+        _bounded("privacy.metrics.every", self.every, 1, 1_000_000)
+        if not self.measures or len(set(self.measures)) < len(self.measures) or set(self.measures) - set(METRICS):
+            raise ConfigError(
+                f"Expected privacy.metrics.measures={list(self.measures)} to be different ones of "
+                f"{', '.join(METRICS)}; set privacy.metrics.measures."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrivacySettings:
     """What each client promises its people; public, and never derived from the client's data.
 
@@ -141,6 +168,8 @@ class PrivacySettings:
     With noise_at distributed: secure_threshold, the fewest survivors of a round, over whom the noise is spread
     (just above half of secure_cohort where absent); secure_cohort, the largest cohort that is asked (the expected one
     and four standard deviations where absent); colluders, how many devices may tell the server their noise.
+    metrics: what clients tell of the model's quality, nothing where absent. renew_every_days: the budget holds for each
+    such period of the public calendar, which needs retention_days: older slates and events are dropped before training.
     """
 
     mechanism: Literal["no_privacy", "dp_sgd", "client_update"] = "no_privacy"
@@ -169,6 +198,9 @@ class PrivacySettings:
     clip_count_noise: float | None = None
     noise_cohort_size: int | None = None
     population: str = "population"
+    metrics: MetricsSettings | None = None
+    renew_every_days: float | None = None
+    retention_days: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.sampling_rate <= 1:
@@ -198,8 +230,46 @@ class PrivacySettings:
             value = getattr(self, name)
             if value is not None:
                 _positive(f"privacy.{name}", value)
+        self._check_metrics()
+        self._check_calendar()
         if self.mechanism != "no_privacy":
             self._check_mechanism()
+
+    def _check_metrics(self) -> None:
+        """Whether there is a promise that released measures can be charged to, at who adds their noise."""
+        if self.metrics is None:
+            return
+        if self.mechanism == "no_privacy":
+            raise ConfigError(
+                "Expected privacy.metrics with a mechanism whose budget they are charged to, not with "
+                "privacy.mechanism=no_privacy; set privacy.mechanism, or leave privacy.metrics out."
+            )
+        if self.mechanism == "client_update" and self.noise_at != "local":
+            raise ConfigError(
+                f"Expected privacy.noise_at={self.noise_at} to be local with privacy.metrics: the server would see "
+                "each client's measures without noise; set privacy.noise_at: local, or leave privacy.metrics out."
+            )
+        if self.unit == "client" and self.metrics.asked == "merchants":
+            raise ConfigError(
+                "Expected privacy.metrics.asked=merchants to be cohort or all with privacy.unit=client, where nobody "
+                "is a merchant; set privacy.metrics.asked: cohort."
+            )
+
+    def _check_calendar(self) -> None:
+        for name in ("renew_every_days", "retention_days"):
+            value = getattr(self, name)
+            if value is not None:
+                _bounded(f"privacy.{name}", value, 1, 36_525)
+        if self.renew_every_days is not None and self.retention_days is None:
+            raise ConfigError(
+                f"Expected privacy.retention_days beside privacy.renew_every_days={self.renew_every_days}: a budget "
+                "may be renewed only where older data are dropped; set privacy.retention_days."
+            )
+        if self.retention_days is not None and self.noise == "seeded":
+            raise ConfigError(
+                f"Expected privacy.noise=seeded to be secure with privacy.retention_days={self.retention_days}: data "
+                "age, and the same noise on other data tells them apart; set privacy.noise: secure."
+            )
 
     def _check_mechanism(self) -> None:
         if (self.epsilon is None) == (self.noise_multiplier is None):
@@ -297,6 +367,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.privacy.mechanism == "client_update":
             self._check_cohorts()
+        if self.privacy.metrics is not None:
+            _bounded("privacy.metrics.every", self.privacy.metrics.every, 1, self.federation.rounds)
 
     def _check_cohorts(self) -> None:
         """What would make a round's cohort other than a Poisson sample of equal clients, or its denominator private."""

@@ -19,7 +19,12 @@ import numpy as np
 
 from mmrank.errors import ProtocolError
 from mmrank.protocol import (
+    METRIC_SUM,
     Enrolment,
+    EvaluateReply,
+    EvaluateRequest,
+    Reply,
+    Request,
     SumReply,
     SumRequest,
     TrainReply,
@@ -36,7 +41,8 @@ SCALARS = "scalars"
 """The record that holds its numbers and words."""
 
 Scalar = str | int | float
-Kind = TypeVar("Kind", TrainRequest, TrainReply, Enrolment, SumRequest, SumReply)
+Message = Request | Reply | Enrolment | SumRequest | SumReply
+Kind = TypeVar("Kind", TrainRequest, TrainReply, EvaluateRequest, EvaluateReply, Enrolment, SumRequest, SumReply)
 
 _NPY_START = 10
 """Bytes of a .npy file of format 1.0 before its header: magic, version, and the header's length in the last two."""
@@ -45,16 +51,19 @@ _NPY_HEADER_LIMIT = 512
 _ARRAY_FIELD: dict[type, str] = {
     TrainRequest: "parameters",
     TrainReply: "update",
+    EvaluateRequest: "parameters",
+    EvaluateReply: "metrics",
     SumRequest: "arrays",
     SumReply: "arrays",
 }
+_HEAD_LENGTH = 64
 
 
 def scalar_fields(kind: type) -> Mapping[str, type]:
     """Name -> str, int or float of each field of `kind` that is no array.
 
     >>> sorted(scalar_fields(TrainReply))
-    ['client', 'code', 'epsilon', 'round_number']
+    ['client', 'code', 'epsilon', 'ledger_count', 'ledger_head', 'round_number']
     """
     return _SCALAR_FIELDS[kind]
 
@@ -66,13 +75,12 @@ def _fields(kind: type) -> dict[str, type]:
 
 
 _SCALAR_FIELDS: dict[type, dict[str, type]] = {
-    kind: _fields(kind) for kind in (TrainRequest, TrainReply, Enrolment, SumRequest, SumReply)
+    kind: _fields(kind)
+    for kind in (TrainRequest, TrainReply, EvaluateRequest, EvaluateReply, Enrolment, SumRequest, SumReply)
 }
 
 
-def to_plain(
-    message: TrainRequest | TrainReply | Enrolment | SumRequest | SumReply,
-) -> tuple[dict[str, np.ndarray], dict[str, Scalar]]:
+def to_plain(message: Message) -> tuple[dict[str, np.ndarray], dict[str, Scalar]]:
     """(arrays, scalars) of a message."""
     kind = type(message)
     arrays = dict(getattr(message, _ARRAY_FIELD[kind])) if kind in _ARRAY_FIELD else {}
@@ -170,15 +178,37 @@ def reply_fault(reply: TrainReply, request: TrainRequest, client: str) -> str | 
     """
     if reply.code == "failed" and not reply.client and not reply.update:
         return None
+    fault = _scalar_fault(reply, request, client)
+    if fault is not None:
+        return fault
+    if reply.code != "ok":
+        return "it carries an update with a code other than ok" if reply.update else None
+    return check_update(reply.update, request.parameters)
+
+
+def metrics_fault(reply: EvaluateReply, request: EvaluateRequest, client: str, *, length: int) -> str | None:
+    """The same of an answer with measures; length: of the released vector."""
+    if reply.code == "failed" and not reply.client and not reply.metrics:
+        return None
+    fault = _scalar_fault(reply, request, client)
+    if fault is not None:
+        return fault
+    if reply.code != "ok":
+        return "it carries measures with a code other than ok" if reply.metrics else None
+    return check_update(reply.metrics, {METRIC_SUM: np.zeros(length, np.float32)})
+
+
+def _scalar_fault(reply: Reply, request: Request, client: str) -> str | None:
     if reply.client != client:
         return f"it names client {reply.client!r}"
     if reply.round_number != request.round_number:
         return f"it answers round {reply.round_number}, not {request.round_number}"
     if math.isnan(reply.epsilon) or reply.epsilon < 0:
         return f"epsilon={reply.epsilon} is below 0 or no number"
-    if reply.code != "ok":
-        return "it carries an update with a code other than ok" if reply.update else None
-    return check_update(reply.update, request.parameters)
+    count, digest = reply.head
+    if count < 0 or len(digest) != (_HEAD_LENGTH if count else 0) or set(digest) - set("0123456789abcdef"):
+        return f"ledger_count={count} and ledger_head={digest[:12]!r} are no head of a ledger"
+    return None
 
 
 def sum_reply_fault(reply: SumReply, request: SumRequest, client: str) -> str | None:

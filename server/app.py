@@ -19,7 +19,19 @@ from flwr.serverapp import Grid, ServerApp
 
 from mmrank import places
 from mmrank.errors import ConfigError, ProtocolError
-from mmrank.protocol import CODES, VERSION, Enrolment, SumReply, SumRequest, TrainReply, TrainRequest
+from mmrank.protocol import (
+    CODES,
+    NO_HEAD,
+    VERSION,
+    Enrolment,
+    EvaluateReply,
+    EvaluateRequest,
+    Head,
+    SumReply,
+    SumRequest,
+    TrainReply,
+    TrainRequest,
+)
 from mmrank.ranker import build_ranker, parameters_of
 from mmrank.settings import Settings, parse
 from mmrank.wire import ARRAYS, SCALARS, Kind, Scalar, array_from_npy, from_plain, to_plain
@@ -32,7 +44,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint"
 MODEL = "model.safetensors"
 ROSTER = "roster.json"
-TRAIN = "train"
+TRAIN, EVALUATE = "train", "evaluate"
 ENROL = "query.enrol"
 SUM = "query.sum"
 
@@ -149,13 +161,26 @@ class GridMessenger:
         return frozenset(self._merchants.intersection(clients))
 
     def exchange(
-        self, clients: Sequence[str], request: TrainRequest, timeout_seconds: float
+        self,
+        clients: Sequence[str],
+        request: TrainRequest,
+        timeout_seconds: float,
+        acknowledged: Mapping[str, Head] | None = None,
     ) -> Iterator[tuple[str, TrainReply | ProtocolError]]:
         """See server.rounds.Messenger. Answers are not held: each is yielded as it is pulled."""
-        content = to_plain(request)
-        return self._exchange(
-            dict.fromkeys(clients, content), TRAIN, TrainReply, str(request.round_number), timeout_seconds
-        )
+        contents = _with_heads(clients, to_plain(request), acknowledged or {})
+        return self._exchange(contents, TRAIN, TrainReply, str(request.round_number), timeout_seconds)
+
+    def ask_metrics(
+        self,
+        clients: Sequence[str],
+        request: EvaluateRequest,
+        timeout_seconds: float,
+        acknowledged: Mapping[str, Head] | None = None,
+    ) -> Iterator[tuple[str, EvaluateReply | ProtocolError]]:
+        """See server.rounds.Messenger."""
+        contents = _with_heads(clients, to_plain(request), acknowledged or {})
+        return self._exchange(contents, EVALUATE, EvaluateReply, str(request.round_number), timeout_seconds)
 
     def ask(
         self, requests: Mapping[str, SumRequest], timeout_seconds: float
@@ -260,6 +285,16 @@ def _read(kind: type[Kind], reply: Message) -> Kind | ProtocolError:
         return error
 
 
+def _with_heads(clients: Sequence[str], content: Plain, acknowledged: Mapping[str, Head]) -> dict[str, Plain]:
+    """By client: the same arrays, and scalars with the head of its ledger that was acknowledged last."""
+    arrays, scalars = content
+    heads = {client: acknowledged.get(client, NO_HEAD) for client in clients}
+    return {
+        client: (arrays, {**scalars, "ledger_count": count, "ledger_head": digest})
+        for client, (count, digest) in heads.items()
+    }
+
+
 def _log_round(report: RoundReport) -> None:
     """One line a round where nobody else watches; Flower's own logger is the one that `flwr run --stream` shows."""
     if report.secret_cohort:
@@ -267,13 +302,15 @@ def _log_round(report: RoundReport) -> None:
             "round %d: epsilon %.3g, %.1f s", report.round_number, report.epsilon_max, report.seconds
         )
         return
+    told = {} if report.measured is None else report.measured.estimates
     logging.getLogger("flwr").info(
-        "round %d: %d asked, %s, epsilon at most %.3g, %.1f s",
+        "round %d: %d asked, %s, epsilon at most %.3g, %.1f s%s",
         report.round_number,
         report.cohort_size,
         ", ".join(f"{count} {code}" for code, count in sorted(report.codes.items())) or "no reply",
         report.epsilon_max,
         report.seconds,
+        "".join(f", {name} {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" for name, found in told.items()),
     )
 
 

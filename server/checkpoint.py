@@ -21,11 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from mmrank.errors import CheckpointError
+from mmrank.protocol import Head
 from server.aggregation import State
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 KEPT = 2
 _HEADER = "mmrank"
 
@@ -35,8 +36,8 @@ class Checkpoint:
     """The run after `round_number` rounds.
 
     run: enters every charge's id, so it must outlive the process. exhausted: clients not asked again.
-    epsilon: each client's last public total. kept_rounds: rounds that had too few replies and kept the model.
-    clip_norm: the next round's clip of whole updates.
+    epsilon: each client's last public total. heads: of each client's ledger, as it was acknowledged last.
+    kept_rounds: rounds that had too few replies and kept the model. clip_norm: the next round's clip of whole updates.
     """
 
     run: str
@@ -46,6 +47,7 @@ class Checkpoint:
     state: State
     exhausted: frozenset[str] = frozenset()
     epsilon: Mapping[str, float] = field(default_factory=dict)
+    heads: Mapping[str, Head] = field(default_factory=dict)
     kept_rounds: int = 0
     clip_norm: float = 0.0
 
@@ -61,6 +63,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         "round_number": checkpoint.round_number,
         "exhausted": sorted(checkpoint.exhausted),
         "epsilon": {client: repr(checkpoint.epsilon[client]) for client in sorted(checkpoint.epsilon)},
+        "heads": {client: list(checkpoint.heads[client]) for client in sorted(checkpoint.heads)},
         "kept_rounds": checkpoint.kept_rounds,
         "clip_norm": repr(checkpoint.clip_norm),
     }
@@ -162,6 +165,7 @@ def _read(path: Path) -> Checkpoint:
         state=_under("state/", arrays),
         exhausted=frozenset(header["exhausted"]),
         epsilon={client: float(text) for client, text in header["epsilon"].items()},
+        heads={client: (int(count), str(digest)) for client, (count, digest) in header["heads"].items()},
         kept_rounds=header["kept_rounds"],
         clip_norm=float(header["clip_norm"]),
     )

@@ -142,7 +142,14 @@ def population_key(settings: Settings) -> str:
 def policy_of(settings: Settings) -> Policy:
     """What is promised to every registered client."""
     privacy = settings.privacy
-    return Policy(mechanism=privacy.mechanism, unit=privacy.unit, delta=privacy.delta, budget_epsilon=privacy.budget)
+    return Policy(
+        mechanism=privacy.mechanism,
+        unit=privacy.unit,
+        delta=privacy.delta,
+        budget_epsilon=privacy.budget,
+        renew_every_days=privacy.renew_every_days,
+        retention_days=privacy.retention_days,
+    )
 
 
 def check_server(settings: Settings) -> None:

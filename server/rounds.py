@@ -23,12 +23,13 @@ import numpy as np
 from mmrank import components
 from mmrank.errors import CheckpointError, ProtocolError
 from mmrank.privacy.client_update import norm_of
-from mmrank.protocol import TrainReply, TrainRequest
+from mmrank.protocol import NO_HEAD, EvaluateReply, EvaluateRequest, Head, TrainReply, TrainRequest
 from mmrank.randomness import numpy_generator
 from mmrank.settings import Settings
 from mmrank.wire import reply_fault
 from server.aggregation import Rule
 from server.checkpoint import Checkpoint, has_begun, load_checkpoint, run_identity, save_checkpoint
+from server.measures import Measured, ask, asked, due, measured, rolled_back
 from server.population import Population, open_population
 from server.secure_exchange import SumMessenger
 from server.secure_rounds import SecurePopulation, Summed, open_secure
@@ -48,12 +49,19 @@ class Messenger(SumMessenger, Protocol):
         ...
 
     def exchange(
-        self, clients: Sequence[str], request: TrainRequest, timeout_seconds: float
+        self, clients: Sequence[str], request: TrainRequest, timeout_seconds: float, acknowledged: Mapping[str, Head]
     ) -> Iterator[tuple[str, TrainReply | ProtocolError]]:
         """Send each client the request; yield the answers as they come, until all are in or the time is up.
 
-        A ProtocolError says, in the server's own words, why an answer can't be read.
+        acknowledged: by client, the head that its copy of the request names. A ProtocolError says, in the server's own
+        words, why an answer can't be read.
         """
+        ...
+
+    def ask_metrics(
+        self, clients: Sequence[str], request: EvaluateRequest, timeout_seconds: float, acknowledged: Mapping[str, Head]
+    ) -> Iterator[tuple[str, EvaluateReply | ProtocolError]]:
+        """The same for measures."""
         ...
 
 
@@ -67,7 +75,8 @@ class RoundReport:
     aggregated: False where too few replies came and the model was kept. bytes_down, bytes_up: arrays alone.
     secret_cohort: its size and replies are the server's own secret: the amplification by sampling rests on it.
     clip_norm: the clip of the next round, where clients clip whole updates. noisy_mean: what the round released under
-    central noise, float64 by name; the model is made of it.
+    central noise, float64 by name; the model is made of it. measured: what clients released of the model's quality, in
+    the rounds that ask for it.
     """
 
     round_number: int
@@ -84,6 +93,7 @@ class RoundReport:
     clip_norm: float = 0.0
     secret_cohort: bool = False
     noisy_mean: Mapping[str, np.ndarray] | None = None
+    measured: Measured | None = None
 
 
 OnRound = Callable[[RoundReport], None]
@@ -99,6 +109,7 @@ class _Replies:
     dropped: dict[str, str] = field(default_factory=dict)
     exhausted: set[str] = field(default_factory=set)
     epsilon: dict[str, float] = field(default_factory=dict)
+    heads: dict[str, Head] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int | None = None
 
@@ -160,11 +171,15 @@ def run_rounds(
             now, aggregated = _advance_by_sum(now, summed, replies, rule, settings)
         else:
             faults = _Faults(max_update_norm, population, now.clip_norm)
-            replies = _collect(messenger, cohort, request, settings, faults, on_client)
+            replies = _collect(messenger, cohort, request, settings, faults, now.heads, on_client)
             now, aggregated, mean = _advance(now, replies, rule, settings, merchants, population, request)
+        found: Measured | None = None
+        if aggregated and due(settings, number):  # before the checkpoint: what was charged is in it
+            able = [client for client in asked(settings, clients, cohort, merchants) if client not in now.exhausted]
+            now, found = _measure(now, messenger, able, settings)
         save_checkpoint(checkpoint_dir, now)
         if on_round is not None:
-            report = _report(now, replies, cohort, aggregated, time.perf_counter() - started, population)
+            report = _report(now, replies, cohort, aggregated, time.perf_counter() - started, population, found)
             central = settings.privacy.central
             on_round(replace(report, secret_cohort=central, noisy_mean=mean if central else None))
     if now.kept_rounds:
@@ -265,25 +280,38 @@ def _say_why_it_stops(available: int, now: Checkpoint, settings: Settings) -> No
     )
 
 
+def _measure(
+    now: Checkpoint, messenger: Messenger, clients: Sequence[str], settings: Settings
+) -> tuple[Checkpoint, Measured | None]:
+    """Ask for the measures of the model that the round ended with."""
+    request = EvaluateRequest(
+        run=now.run, round_number=now.round_number, config_sha256=now.config_sha256, parameters=now.parameters
+    )
+    answers = ask(messenger, clients, request, settings, now.heads)
+    after = replace(now, epsilon={**now.epsilon, **answers.epsilon}, heads={**now.heads, **answers.heads})
+    return after, measured(settings, answers, request, clients=len(clients))
+
+
 def _collect(
     messenger: Messenger,
     cohort: Sequence[str],
     request: TrainRequest,
     settings: Settings,
     faults: _Faults,
+    heads: Mapping[str, Head],
     on_client: OnClient | None,
 ) -> _Replies:
     """Every usable update, and why the others are not."""
     replies = _Replies()
     waiting = set(cohort)
-    for client, reply in messenger.exchange(cohort, request, settings.federation.reply_timeout_seconds):
+    for client, reply in messenger.exchange(cohort, request, settings.federation.reply_timeout_seconds, heads):
         if client not in waiting:
             logger.warning(
                 "Round %d: an answer from %r, who was not asked or has answered.", request.round_number, client
             )
             continue
         waiting.remove(client)
-        _file(replies, client, reply, request, faults)
+        _file(replies, client, reply, request, faults, heads.get(client, NO_HEAD))
         if on_client is not None:
             on_client(len(cohort) - len(waiting), len(cohort))
     for client in sorted(waiting):
@@ -294,19 +322,26 @@ def _collect(
 
 
 def _file(
-    replies: _Replies, client: str, reply: TrainReply | ProtocolError, request: TrainRequest, faults: _Faults
+    replies: _Replies,
+    client: str,
+    reply: TrainReply | ProtocolError,
+    request: TrainRequest,
+    faults: _Faults,
+    acknowledged: Head,
 ) -> None:
     if isinstance(reply, ProtocolError):
         replies.dropped[client] = str(reply).rstrip(".")
         return
     replies.bytes_up += sum(array.nbytes for array in reply.update.values())
     fault = reply_fault(reply, request, client) or (faults.of(reply.update) if reply.code == "ok" else None)
+    if fault is None and reply.code in ("ok", "exhausted"):
+        fault = rolled_back(reply.head, acknowledged)
     if fault is not None:
         replies.dropped[client] = fault
         return
     replies.codes[reply.code] += 1
     if reply.code in ("ok", "exhausted"):
-        replies.epsilon[client] = reply.epsilon
+        replies.epsilon[client], replies.heads[client] = reply.epsilon, reply.head
     if reply.code == "ok":
         replies.updates[client] = reply.update
     elif reply.code == "exhausted":
@@ -349,8 +384,9 @@ def _advance(
         now,
         round_number=now.round_number + 1,
         exhausted=now.exhausted | replies.exhausted,
-        # under central noise a device's own total counts how often it was drawn
+        # under central noise a device's own ledger counts how often it was drawn
         epsilon={} if settings.privacy.central else {**now.epsilon, **replies.epsilon},
+        heads={} if settings.privacy.central else {**now.heads, **replies.heads},
     )
     if population is not None:  # noise is released whoever replied: an absent round would tell who did
         mean, clip_norm = population.aggregate(replies.updates, now.parameters, now.clip_norm, request)
@@ -392,10 +428,14 @@ def _report(
     aggregated: bool,
     seconds: float,
     population: Population | SecurePopulation | None,
+    found: Measured | None,
 ) -> RoundReport:
     spent = list(now.epsilon.values())
     if population is not None and population.account is not None:
         spent = [population.account.epsilon()]
+    bytes_down = replies.bytes_down
+    if bytes_down is None:
+        bytes_down = len(cohort) * sum(array.nbytes for array in now.parameters.values())
     return RoundReport(
         round_number=now.round_number,
         parameters=now.parameters,
@@ -404,11 +444,10 @@ def _report(
         epsilon_max=max(spent, default=0.0),
         epsilon_median=statistics.median(spent) if spent else 0.0,
         seconds=seconds,
-        bytes_down=len(cohort) * sum(array.nbytes for array in now.parameters.values())
-        if replies.bytes_down is None
-        else replies.bytes_down,
-        bytes_up=replies.bytes_up,
+        bytes_down=bytes_down + (0 if found is None else found.bytes_down),
+        bytes_up=replies.bytes_up + (0 if found is None else found.bytes_up),
         cohort_size=len(cohort),
         aggregated=aggregated,
         clip_norm=now.clip_norm,
+        measured=found,
     )

@@ -17,10 +17,12 @@ from mmrank.privacy.distributed_update import DistributedUpdate
 from mmrank.privacy.group import changed_epsilon, group_epsilon
 from mmrank.privacy.ledger import SECONDS_A_DAY
 from mmrank.privacy.mechanism import build_mechanism
+from mmrank.privacy.metrics_release import planned_events
 from mmrank.ranker import build_ranker
 from mmrank.settings import PrivacySettings, Settings
 from server.population import POPULATION
 from simulations._federation import epsilons
+from simulations._folder import RunFolder, private_fields, read_table
 
 ACCOUNTANT = "PLD (dp-accounting)"
 ACCOUNTANT_OF_SUMS = "RDP (dp-accounting)"
@@ -112,6 +114,7 @@ def privacy_facts(settings: Settings, state_dir: Path) -> dict[str, Any]:
         "secure_cohort": mechanism.shares.cohort if isinstance(mechanism, DistributedUpdate) else None,
         "colluders": privacy.colluders if privacy.distributed else None,
         "ledger": privacy.ledger,
+        "metrics": metrics_facts(settings, state_dir),
     } | _people(settings, state_dir)
 
 
@@ -144,6 +147,34 @@ def spent_most(settings: Settings, state_dir: Path) -> tuple[Event, ...]:
         accounts = inspection.look(connection, clock_days=time.time() / SECONDS_A_DAY)
     clients = [account.standing for account in accounts if not account.key.startswith(POPULATION)]
     return max(clients, key=lambda standing: standing.epsilon).events if clients else ()
+
+
+def metrics_facts(settings: Settings, state_dir: Path) -> dict[str, Any] | None:
+    """What clients released of the last model that they were asked about, and how; None where they release nothing.
+
+    It is private by itself, whatever else of the run is not.
+    """
+    metrics = settings.privacy.metrics
+    if metrics is None:
+        return None
+    told = [line for line in read_table(RunFolder(state_dir).rounds) if line["private_releases"]]
+    planned = planned_events(settings.privacy, rounds=settings.federation.rounds)
+    facts: dict[str, Any] = {
+        "noise_multiplier": metrics.noise_multiplier,
+        "every": metrics.every,
+        "asked": metrics.asked,
+        "releases_of_a_client_planned": sum(event.steps for event in planned),
+        "rounds": [int(line["round"]) for line in told],
+    }
+    if not told:
+        return facts
+    last = told[-1]
+    estimates = {
+        name: dict(zip(("mean", "low", "high"), (float(last[field]) for field in private_fields(name)), strict=True))
+        for name in metrics.measures
+    }
+    count = {"mean": float(last["private_count"]), "std": float(last["private_count_std"])}
+    return facts | {"round": int(last["round"]), "releases": int(last["private_releases"]), "count": count} | estimates
 
 
 def model_facts(settings: Settings) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from mmrank.settings import Settings
 from server.checkpoint import load_checkpoint, read_model, write_model
 from server.population import open_population
 from server.rounds import RoundReport
-from simulations._folder import CURVE_FIELDS, ROUND_FIELDS, Table, read_table
+from simulations._folder import CURVE_FIELDS, Table, private_fields, read_table, round_fields
 from simulations._stage import Stage
 from simulations.config import dump
 from simulations.evaluation import HEADLINE
@@ -39,7 +39,7 @@ def settings_of(row: str, settings: Settings, seed: int) -> Settings:
     """
     privacy = settings.privacy
     if row == "federated":
-        privacy = replace(privacy, mechanism="no_privacy")
+        privacy = replace(privacy, mechanism="no_privacy", metrics=None)
     if not is_reported(row, settings, seed):
         privacy = replace(privacy, ledger="throwaway")
     return replace(settings, seed=seed, privacy=privacy)
@@ -124,7 +124,7 @@ class _Watch:
         self.update = update
         self.ranker = build_ranker(self.settings.model, seed=self.seed)
         self.curve = Table(self.stage.folder.curves, CURVE_FIELDS, ("row", "seed", "round"))
-        self.rounds = Table(self.stage.folder.rounds, ROUND_FIELDS, ("round",)) if self.own else None
+        self.rounds = Table(self.stage.folder.rounds, round_fields(self.settings), ("round",)) if self.own else None
         self.round_number = self._last_round()
         self.looked = ""
         self._look(parameters_of(self.ranker), 0)
@@ -145,6 +145,8 @@ class _Watch:
         if self.settings.privacy.mechanism != "no_privacy":
             values |= {"epsilon_max": report.epsilon_max, "epsilon_median": report.epsilon_median}
             spent = f", epsilon {report.epsilon_max:.2f}"
+        if report.measured is not None:
+            values |= {f"private/{name}": found.mean for name, found in report.measured.estimates.items()}
         due = report.round_number % self.settings.evaluation.every == 0
         if due or report.round_number == self.settings.federation.rounds:
             self._look(report.parameters, report.round_number)
@@ -183,7 +185,13 @@ def _expected(report: RoundReport, cohort_size: int) -> RoundReport:
 
 
 def _line(report: RoundReport) -> dict[str, float | int]:
-    return {
+    told: dict[str, float | int] = {}
+    if report.measured is not None:
+        told = {"private_releases": report.measured.releases}
+        told["private_count"], told["private_count_std"] = report.measured.count
+        for name, found in report.measured.estimates.items():
+            told |= dict(zip(private_fields(name), (found.mean, found.low, found.high), strict=True))
+    return told | {
         "round": report.round_number,
         "seconds": report.seconds,
         "cohort": report.cohort_size,

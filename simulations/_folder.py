@@ -31,8 +31,24 @@ ROUND_FIELDS = (
 )
 """rounds.csv: what a server knows of its own rounds."""
 
+PRIVATE_FIELDS = ("private_releases", "private_count", "private_count_std")
+"""More columns where clients release measures with noise: how many did, of how many units, to within which noise."""
+
 CURVE_FIELDS = ("row", "seed", "round", "ndcg@10", "mrr", "recall@10", "hit@3")
 """debug/curves.csv: exact validation metrics, which only a simulation can have."""
+
+
+def round_fields(settings: Settings) -> tuple[str, ...]:
+    """The columns of rounds.csv; those of released measures are empty in rounds that did not ask for them."""
+    metrics = settings.privacy.metrics
+    if metrics is None:
+        return ROUND_FIELDS
+    return ROUND_FIELDS + PRIVATE_FIELDS + tuple(field for name in metrics.measures for field in private_fields(name))
+
+
+def private_fields(measure: str) -> tuple[str, str, str]:
+    """The columns of a released measure: its mean and the interval's ends."""
+    return f"private_{measure}", f"private_{measure}_low", f"private_{measure}_high"
 
 
 @dataclass(frozen=True)

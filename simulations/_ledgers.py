@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mmrank.errors import ConfigError
+from mmrank.errors import ConfigError, nearest
 from mmrank.privacy import inspection
 from mmrank.privacy.inspection import Looked
-from mmrank.privacy.ledger import SECONDS_A_DAY, Head
+from mmrank.privacy.ledger import SECONDS_A_DAY, Head, Ledger
 from server.population import LEDGER as POPULATION
 from simulations._folder import RunFolder
 
@@ -53,6 +53,34 @@ def export(where: Path) -> Iterator[dict[str, Any]]:
     """Each ledger's promise and entries with their hashes, in order."""
     with inspection.reading(ledger_file(where)) as connection:
         yield from inspection.export(connection)
+
+
+def opt_out(where: Path, data: str, *, yes: bool) -> dict[str, Any]:
+    """Stop all use of the data of that identity for good, under the promise that its ledger was begun with.
+
+    Raises ConfigError for data that the file does not know, or without `yes`.
+    """
+    path = ledger_file(where)
+    with inspection.reading(path) as connection:
+        found = {line.key: line for line in inspection.look(connection, clock_days=time.time() / SECONDS_A_DAY)}
+    if data not in found:
+        raise ConfigError(
+            f"Expected --data {data!r} to be an identity in {path}, as ledger show tells them.{nearest(data, found)} "
+            "Data that was never charged has no entry there: leave it out of what the client serves."
+        )
+    if not yes and not found[data].standing.opted_out:
+        raise ConfigError(
+            f"This stops all use of {data} for good, in every run that is charged to {path}, and can't be undone; add "
+            "--yes."
+        )
+    ledger = Ledger(path, durable=Path(f"{path}.witness").exists())
+    try:
+        account = ledger.account(data, found[data].policy)
+        account.opt_out()
+        entries, digest = account.head()
+    finally:
+        ledger.close()
+    return {"ledger": str(path), "data": data, "opted_out": True, "head": {"entries": entries, "hash": digest}}
 
 
 def ledger_file(where: Path) -> Path:

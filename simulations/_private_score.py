@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from client.datasets import Dataset
+from client.measures import slate_values
 from mmrank.errors import ConfigError
-from mmrank.features import FeatureTable
-from mmrank.metrics import METRICS, slate_metrics
 from mmrank.privacy.metrics_release import MetricRelease
 from mmrank.privacy.noise import Noise
 from mmrank.privacy.tuning import View
 from mmrank.randomness import numpy_generator
-from mmrank.ranker import Ranker, build_ranker, load_parameters
+from mmrank.ranker import build_ranker, load_parameters
 from mmrank.settings import Settings
-from mmrank.slates import Slate, collate
 from simulations._stage import Shared
-from simulations.rows._ranker import ranker_scores
 
 
 def measured_clients(settings: Settings, dataset: Dataset) -> list[str]:
@@ -60,18 +56,3 @@ def private_score(
     if view == "server":
         return np.stack([release.noised(part, noise) for part in totals]).sum(axis=0, dtype=np.float64), len(totals)
     return release.noised(np.stack(totals).sum(axis=0), noise), 1
-
-
-@torch.inference_mode()
-def slate_values(ranker: Ranker, features: FeatureTable, slates: Sequence[Slate]) -> dict[str, np.ndarray]:
-    """Each of METRICS, float64 [slates]; PRIVATE. One slate at a time: in a batch its scores are rounded in another way
-    beside other slates, and where two of them nearly tie, a neighbour would move its measures by more than itself.
-    """
-    rows = []
-    for slate in slates:
-        batch = collate([slate], history_length=ranker.model.history_length)
-        scores = ranker_scores(ranker, features, batch)
-        found = slate_metrics(scores, batch.relevance.numpy(), batch.candidate_mask.numpy())
-        rows.append([found[name][0] for name in METRICS])
-    table = np.array(rows, np.float64).reshape(-1, len(METRICS))
-    return {name: table[:, column] for column, name in enumerate(METRICS)}

@@ -105,6 +105,23 @@ def ledger_export(
         typer.echo(f"{count} lines in {out}")
 
 
+@ledger_app.command("opt-out", epilog="Example: mmrank ledger opt-out ~/ledger.sqlite --data shop/7 --yes")
+def ledger_opt_out(
+    where: Where,
+    data: Annotated[str, typer.Option(help="The data's identity, as ledger show tells it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="It can't be undone: say that you mean it.")] = False,
+    json: Json = False,
+) -> None:
+    """Stop all use of one client's data for good: every later charge to it is refused."""
+    from simulations._ledgers import opt_out
+
+    found = opt_out(where, data, yes=yes)
+    if json:
+        _print_json(found)
+    else:
+        typer.echo(f"{data} has opted out: nothing is charged to it any more, so nothing is trained on it.")
+
+
 def _print_json(value: Any) -> None:
     from simulations._folder import to_json
 

@@ -200,6 +200,11 @@ def training_history(settings: Settings, view: View) -> History:
             f"Expected privacy.mechanism={settings.privacy.mechanism} to be one with a promise in a private search; "
             "use mmrank sweep where there is no promise to keep."
         )
+    if settings.privacy.metrics is not None:
+        raise ConfigError(
+            "Expected privacy.metrics to be left out of a private search, which compares its trials by releases of its "
+            "own; set privacy.metrics: null."
+        )
     event = mechanism.event
     if settings.privacy.central and isinstance(mechanism, ClientUpdate):
         if view == "server":

@@ -14,13 +14,14 @@ from client.vault import Vault
 from client.workspace import make_workspace
 from mmrank.errors import DatasetError, ProtocolError
 from mmrank.features import build_features
-from mmrank.protocol import Enrolment, TrainReply, TrainRequest
+from mmrank.protocol import METRIC_SUM, Enrolment, EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from mmrank.wire import (
     ARRAYS,
     SCALARS,
     array_from_npy,
     from_plain,
     input_hash,
+    metrics_fault,
     npy_from_array,
     reply_fault,
     scalar_fields,
@@ -36,15 +37,15 @@ SECRET = "Ada bought red shoes"
 class Changed:
     """A data set in which one client's training slates are replaced: by none, fewer, or an exception."""
 
-    def __init__(self, dataset, client, change):
-        self._dataset, self._client, self._change = dataset, client, change
+    def __init__(self, dataset, client, change, parts=("train", "validation", "test")):
+        self._dataset, self._client, self._change, self._parts = dataset, client, change, parts
 
     def __getattr__(self, name):
         return getattr(self._dataset, name)
 
     def slates(self, client, split):
         slates = self._dataset.slates(client, split)
-        return self._change(slates) if client == self._client else slates
+        return self._change(slates) if client == self._client and split in self._parts else slates
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +56,13 @@ def cache(tmp_path_factory):
 class Wire:
     """Client apps over a shop, and everything that they sent: (asked, reply, client)."""
 
-    def __init__(self, folder, cache, privacy, change=None, client="merchant-0", **changes):
+    def __init__(
+        self, folder, cache, privacy, change=None, client="merchant-0", parts=("train", "validation", "test"), **changes
+    ):
         self.settings = small_settings(cache, privacy=privacy, **changes)
         workspace = make_workspace(self.settings, state_dir=folder)
         if change is not None:
-            workspace = replace(workspace, dataset=Changed(workspace.dataset, client, change))
+            workspace = replace(workspace, dataset=Changed(workspace.dataset, client, change, parts))
         self.workspace = workspace
         self.clients = list(workspace.dataset.client_ids)
         # Before any training, which leaves its traces in the workspace's ranker.
@@ -87,6 +90,12 @@ class Wire:
         )
         return self.ask(client, content_of(replace(request, **fields)))
 
+    def measure(self, client, round_number=2, **fields):
+        request = EvaluateRequest(
+            run="run", round_number=round_number, config_sha256=self.settings.sha256, parameters=self.start
+        )
+        return self.ask(client, content_of(replace(request, **fields)), "evaluate")
+
     def everything(self):
         """Every kind of message to every client: enrolment, two rounds, and requests that can't be served."""
         for client in self.clients:
@@ -102,6 +111,12 @@ class Wire:
             self.ask(client, RecordDict({SCALARS: ConfigRecord({"round_number": 5, "tell": "me all"})}))
             self.ask(client, RecordDict(), "evaluate")
             self.ask(client, RecordDict(), "query.slates")
+            self.measure(client)
+            self.measure(client, 1)
+            self.measure(client, config_sha256="another")
+            self.measure(client, parameters={name: array + np.float32(1e4) for name, array in self.start.items()})
+            self.measure(client)
+            self.train(client, 2, ledger_count=7, ledger_head="0" * 64)
         return self.captured
 
     def leaks(self):
@@ -124,6 +139,7 @@ def codes(captured):
 
 PEOPLE = {**PRIVATE, "unit": "user", "slates_per_user": 3, "sampling_rate": 0.9}
 CLIENTS = {**PRIVATE, "mechanism": "client_update", "unit": "client"}
+METRICS = {"noise_multiplier": 5.0, "every": 2, "max_slates": 3}
 MECHANISMS = {
     "no_privacy": {},
     "dp_sgd": PRIVATE,
@@ -133,6 +149,10 @@ MECHANISMS = {
     "client_update central secure": {**CLIENTS, "noise": "secure"},
     "client_update adaptive": {**CLIENTS, "clipping": "adaptive", "clip_count_noise": 2.0},
     "client_update local": {**CLIENTS, "noise_at": "local"},
+    "dp_sgd, measured": {**PRIVATE, "metrics": METRICS},
+    "dp_sgd secure, measured": {**PRIVATE, "noise": "secure", "metrics": METRICS},
+    "dp_sgd user, measured": {**PEOPLE, "metrics": METRICS},
+    "client_update local, measured": {**CLIENTS, "noise_at": "local", "metrics": METRICS},
 }
 
 
@@ -145,10 +165,15 @@ def shop_for(privacy):
 def test_nothing_outside_the_protocols_list_is_sent(tmp_path, cache, privacy):
     wire = Wire(tmp_path, cache, privacy, dataset=shop_for(privacy))
     captured = wire.everything()
-    assert len(captured) == 10 * len(wire.clients)
+    assert len(captured) == 16 * len(wire.clients)
     assert wire.leaks() == []
-    expected = ["enrolled", "ok", "ok", "config_mismatch", "bad_request", "bad_request", "bad_request", "bad_request"]
-    assert codes(captured) == (expected + ["failed", "failed"]) * len(wire.clients)
+    expected = ["enrolled", "ok", "ok", "config_mismatch", *["bad_request"] * 5, "failed"]
+    answer = "ok" if "metrics" in privacy else "bad_request"
+    expected += [answer, "bad_request", "config_mismatch", "bad_request", answer]
+    # a copy of a ledger shows when it is to be charged
+    again = "refused" if privacy else "ok"
+    expected.append(again)
+    assert codes(captured) == expected * len(wire.clients)
 
 
 def one_less(slates):
@@ -169,8 +194,11 @@ def none_at_all(slates):
         ("device-000003", MECHANISMS["client_update central"]),
         ("device-000003", MECHANISMS["client_update adaptive"]),
         ("device-000003", MECHANISMS["client_update local"]),
+        ("merchant-0", MECHANISMS["dp_sgd, measured"]),
+        ("merchant-0", MECHANISMS["dp_sgd user, measured"]),
+        ("device-000003", MECHANISMS["client_update local, measured"]),
     ],
-    ids=["slate, merchant", "slate, device", "user", "central", "adaptive", "local"],
+    ids=["slate, merchant", "slate, device", "user", "central", "adaptive", "local", "slate+", "user+", "local+"],
 )
 def test_neighbouring_data_show_in_the_privatised_arrays_alone(tmp_path, cache, change, client, privacy, caplog):
     seen = {}
@@ -191,6 +219,8 @@ def test_neighbouring_data_show_in_the_privatised_arrays_alone(tmp_path, cache, 
         if bytes_of(one) != bytes_of(other)
     ]
     assert set(moved) <= {client}
+    released = [array for _, reply, _ in before for array in reply.content[ARRAYS] if array == METRIC_SUM]
+    assert len(released) == (2 * len(wire.clients) if "metrics" in privacy else 0)
     assert moved, "the slates that were left out trained the model before"
 
 
@@ -201,11 +231,60 @@ def bytes_of(reply):
 def test_a_client_without_data_answers_as_any_other(tmp_path, cache):
     wire = Wire(tmp_path, cache, PRIVATE, none_at_all, "device-000001")
     empty, other = (outline(wire.train(client)) for client in ("device-000001", "device-000002"))
-    assert empty.pop("scalars") == {**other.pop("scalars"), "client": "device-000001"}
+    scalars = [outlined.pop("scalars") for outlined in (empty, other)]
+    heads = [said.pop("ledger_head") for said in scalars]
+    assert len(heads[0]) == len(heads[1])
+    assert scalars[0] == {**scalars[1], "client": "device-000001"}
     assert empty == other
     _, reply, _ = wire.captured[0]
     update = np.concatenate([array.numpy().ravel() for array in reply.content[ARRAYS].values()])
     assert np.count_nonzero(update) == update.size, "noise, not absence"
+
+
+@pytest.mark.parametrize("noise", ["seeded", "secure"])
+def test_measures_of_a_client_without_data_are_noise_as_any_others(tmp_path, cache, noise):
+    privacy = {**PRIVATE, "noise": noise, "metrics": METRICS}
+    wire = Wire(tmp_path, cache, privacy, none_at_all, "device-000001")
+    clients = ("device-000001", "device-000002", "merchant-0")
+    replies = [wire.measure(client) for client in clients]
+    assert wire.leaks() == []
+    shapes = []
+    for client, reply in zip(clients, replies, strict=True):
+        said = outline(reply)
+        scalars = said.pop("scalars")
+        assert scalars.pop("client") == client
+        assert len(scalars.pop("ledger_head")) == 64
+        shapes.append((said | {"bytes": said["bytes"] - len(client)}, scalars))
+    assert shapes[0] == shapes[1] == shapes[2]
+    (sums,) = replies[0].content[ARRAYS].values()
+    assert sums.numpy().size == wire.workspace.release.length
+    assert sums.numpy().any(), "noise, not absence; each value is 0 on its grid once in a hundred draws"
+
+
+def test_measures_alone_move_with_the_slates_that_are_measured(tmp_path, cache):
+    """Training reads other slates: had a neighbour in validation moved an update, the wrong part would be charged."""
+    wires = [
+        Wire(
+            tmp_path / str(change), cache, {**PRIVATE, "metrics": METRICS}, change, "merchant-0", parts=("validation",)
+        )
+        for change in (None, one_less)
+    ]
+    updates, sums = ([bytes_of(getattr(wire, kind)("merchant-0")) for wire in wires] for kind in ("train", "measure"))
+    assert updates[0] == updates[1]
+    assert sums[0] != sums[1]
+    assert bytes_of(wires[0].measure("merchant-0")) == sums[0], "asked again, the same bytes"
+
+
+def test_a_ledgers_head_tells_nothing_of_the_data(tmp_path, cache):
+    """In a simulation it repeats, whatever the slates are; a ledger that lasts has a secret salt, so nobody can try."""
+
+    def heads(name, change, ledger="throwaway"):
+        wire = Wire(tmp_path / name, cache, {**PRIVATE, "ledger": ledger}, change)
+        return [wire.train("merchant-0", number).content[SCALARS]["ledger_head"] for number in (1, 2)]
+
+    assert heads("a", None) == heads("b", none_at_all)
+    assert len(set(heads("c", None))) == 2
+    assert not set(heads("d", None, str(tmp_path / "d.sqlite"))) & set(heads("e", None, str(tmp_path / "e.sqlite")))
 
 
 def broken(slates):
@@ -216,7 +295,8 @@ def test_an_exceptions_text_stays_at_home(tmp_path, cache, caplog, capfd):
     wire = Wire(tmp_path, cache, PRIVATE, broken, "merchant-0")
     with caplog.at_level(logging.DEBUG):
         reply = wire.train("merchant-0")
-    assert dict(reply.content[SCALARS]) == {"code": "failed", "client": "", "round_number": 1, "epsilon": 0.0}
+    nothing = {"epsilon": 0.0, "ledger_count": 0, "ledger_head": ""}
+    assert dict(reply.content[SCALARS]) == {"code": "failed", "client": "", "round_number": 1, **nothing}
     assert wire.leaks() == []
     assert SECRET not in caplog.text + repr(vars(reply)) + "".join(capfd.readouterr())
     assert SECRET in (tmp_path / ERRORS).read_text()
@@ -341,7 +421,16 @@ ENROLMENT = Enrolment(client="a", kind="device", mechanism="dp_sgd", unit="slate
 REQUEST = TrainRequest(run="r", round_number=2, config_sha256="c", parameters={"w": np.ones(2, np.float32)})
 
 
-@pytest.mark.parametrize("message", [REPLY, ENROLMENT, REQUEST], ids=lambda message: type(message).__name__)
+MEASURES = EvaluateReply(
+    code="ok", client="a", round_number=2, metrics={METRIC_SUM: np.ones(3, np.float32)}, epsilon=1.0,
+    ledger_count=3, ledger_head="0f" * 32,
+)  # fmt: skip
+MEASURE = EvaluateRequest(run="r", round_number=2, config_sha256="c", parameters={"w": np.ones(2, np.float32)})
+
+
+@pytest.mark.parametrize(
+    "message", [REPLY, ENROLMENT, REQUEST, MEASURES, MEASURE], ids=lambda message: type(message).__name__
+)
 def test_messages_come_back_from_plain_values(message):
     arrays, scalars = to_plain(message)
     back = from_plain(type(message), arrays, scalars)
@@ -376,6 +465,22 @@ def test_a_reply_answers_its_request():
     assert "epsilon=-1.0" in reply_fault(replace(REPLY, epsilon=-1.0), REQUEST, "a")
     assert reply_fault(replace(REPLY, code="failed", client="", update={}), REQUEST, "a") is None
     assert "names client ''" in reply_fault(replace(REPLY, client=""), REQUEST, "a")
+    for head in ({"ledger_count": -1}, {"ledger_count": 1}, {"ledger_head": "0" * 64}, {"ledger_head": "Ada bought"}):
+        assert "no head of a ledger" in reply_fault(replace(REPLY, **head), REQUEST, "a")
+
+
+def test_measures_answer_their_request():
+    def fault(**fields):
+        return metrics_fault(replace(MEASURES, **fields), MEASURE, "a", length=3)
+
+    assert fault() is None
+    assert fault(code="failed", client="", metrics={}) is None
+    assert "names client 'b'" in fault(client="b")
+    assert "no head of a ledger" in fault(ledger_count=0)
+    assert "with a code other than ok" in fault(code="exhausted")
+    assert "missing or unknown" in fault(metrics={})
+    for wrong in (np.ones(4, np.float32), np.ones(3), np.array([1, np.nan, 1], np.float32)):
+        assert METRIC_SUM in fault(metrics={METRIC_SUM: wrong})
 
 
 def test_arrays_are_read_without_believing_their_header():

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import re
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from flwr.common.serde import message_to_proto
 
 from mmrank.privacy.encoding import padded
-from mmrank.protocol import CODES, VERSION, Enrolment, SumReply, TrainReply
+from mmrank.privacy.metrics_release import from_settings
+from mmrank.protocol import CODES, METRIC_SUM, VERSION, Enrolment, EvaluateReply, SumReply, TrainReply
 from mmrank.secure_sum.arrays import FROM_CLIENT
 from mmrank.settings import Settings
 from mmrank.wire import ARRAYS, SCALARS, scalar_fields
@@ -37,15 +39,29 @@ def leaks(reply: Message, asked: Message, *, client: str, settings: Settings) ->
     arrays, scalars = records[ARRAYS], records[SCALARS]
     if not isinstance(arrays, ArrayRecord) or not isinstance(scalars, ConfigRecord):
         return [*found, "its records are of other kinds"]
-    kind = Enrolment if asked.metadata.message_type.startswith("query") and "code" not in scalars else TrainReply
+    kind = _kind(asked, scalars)
     if asked.metadata.message_type == "query.sum" and "step" in scalars:
         found += _scalars(scalars, SumReply)
         return found or _sum_reply(scalars, client, asked) + _sum_arrays(scalars, arrays, asked)
     found += _scalars(scalars, kind)
     if not found:
         found += _enrolment(scalars, client, settings) if kind is Enrolment else _reply(scalars, client, asked)
-    expected = asked.content[ARRAYS] if kind is TrainReply and scalars.get("code") == "ok" else {}
-    return found + _arrays(arrays, expected)
+    return found + _arrays(arrays, _expected(kind, asked, settings) if scalars.get("code") == "ok" else {})
+
+
+def _kind(asked: Message, scalars: ConfigRecord) -> type:
+    """What the message that was asked for has to be."""
+    if asked.metadata.message_type.startswith("query") and "code" not in scalars:
+        return Enrolment
+    return EvaluateReply if asked.metadata.message_type.startswith("evaluate") else TrainReply
+
+
+def _expected(kind: type, asked: Message, settings: Settings) -> dict[str, Array]:
+    """Arrays of the names, shapes and types that an answer has to bring."""
+    if kind is not EvaluateReply:
+        return asked.content[ARRAYS]
+    release = from_settings(settings.privacy)
+    return {} if release is None else {METRIC_SUM: Array(np.zeros(release.length, np.float32))}
 
 
 def _envelope(reply: Message, asked: Message) -> list[str]:
@@ -79,6 +95,9 @@ def _reply(scalars: ConfigRecord, client: str, asked: Message) -> list[str]:
         found.append("its round is not the request's")
     if math.isnan(scalars["epsilon"]) or scalars["epsilon"] < 0:
         found.append("its epsilon is below 0 or no number")
+    count, head = scalars["ledger_count"], scalars["ledger_head"]
+    if count < 0 or not re.fullmatch(r"[0-9a-f]{64}" if count else "", head):
+        found.append("its ledger_head is no hash")
     return found
 
 

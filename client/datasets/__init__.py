@@ -18,6 +18,8 @@ class Dataset(Protocol):
     name, version: what stands in result.json; the version changes with whatever changes a slate.
     synthetic: True where no real person is behind it. simulation_only: a sentence that says why its
     slates can't be had in a deployment (candidates drawn from other people's purchases), or None.
+    epoch_days: the day of time_days=0, in days since 1970-01-01 UTC, where the data have a calendar; without one
+    nothing can be dropped by its age, so no budget may be renewed.
     client_ids: the public registry; may be lazy, and holds 100,000 names without cost.
     """
 
@@ -25,6 +27,7 @@ class Dataset(Protocol):
     version: str
     synthetic: bool
     simulation_only: str | None
+    epoch_days: float | None
     catalog: Catalog
     client_ids: Sequence[str]
 

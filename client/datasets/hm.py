@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -165,6 +166,7 @@ class HmDataset:
     ) -> None:
         self.simulation_only = simulation_only
         self.catalog, self.version = catalog, version
+        self.epoch_days: float | None = float((purchases.first_day - date(1970, 1, 1)).days)
         self._purchases, self._composer = purchases, composer
         self._lengths, self._parts, self._by = lengths, parts, by
         self._kind: Kind = "merchant" if merchants else "device"

@@ -114,6 +114,7 @@ class Marketplace:
     name: str = field(default="marketplace", init=False)
     synthetic: bool = field(default=True, init=False)
     simulation_only: str | None = field(default=None, init=False)
+    epoch_days: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.items: Items = make_items(self.shop)

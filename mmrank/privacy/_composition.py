@@ -34,6 +34,40 @@ def default_plan(event: Event) -> str:
     return f"{event.family} q={float(event.sampling_rate)!r} sigma={float(event.noise_multiplier)!r}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """A plan of several kinds of events, fixed before the first: at most so many steps of each.
+
+    Which of them are taken, and when, may be chosen in view of the results: to leave a step out is to take it and not
+    look. So privacy loss distributions compose what was taken, as long as no kind goes past its count. The whole of
+    it must fit into the budget: at a budget that ends the plan early, which kind comes last would be chosen as well.
+    """
+
+    name: str
+    events: tuple[Event, ...]
+
+    def holds(self, event: Event, history: Iterable[Planned]) -> bool:
+        """Whether `event` is one of the steps that are left."""
+        before = (part.event for part in history if part.plan == self.name)
+        taken = merged((*before, event))
+        allowed = {_shape(each): each.steps for each in merged(self.events)}
+        return all(each.steps <= allowed.get(_shape(each), 0) for each in taken)
+
+
+Plan = str | Declared | None
+
+
+def plan_name(plan: Plan, event: Event, history: Iterable[Planned]) -> str:
+    """Under which name `event` is charged after `history`; what a declared plan does not hold is outside of it."""
+    if isinstance(plan, str):
+        return plan
+    return default_plan(event) if plan is None or not plan.holds(event, history) else plan.name
+
+
+def _shape(event: Event) -> tuple[float, float, str]:
+    return float(event.sampling_rate), float(event.noise_multiplier), event.family
+
+
 def composition(history: Iterable[Planned]) -> Composition:
     """Which rule holds."""
     history = tuple(history)

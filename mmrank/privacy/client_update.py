@@ -29,6 +29,7 @@ import numpy as np
 from mmrank.errors import PrivacyError
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.mechanism import LocalProblem
+from mmrank.privacy.metrics_release import planned_events
 from mmrank.privacy.no_privacy import NoPrivacy
 from mmrank.privacy.noise import Noise, noisy_sum
 from mmrank.privacy.planning import calibrate
@@ -223,6 +224,7 @@ def from_settings(
             epsilon=privacy.epsilon,
             delta=privacy.delta,
             cache_dir=cache_dir,
+            beside=planned_events(privacy, rounds=rounds),
         )
         noise_multiplier = calibrated if central else 2 * calibrated
     count_noise = None

@@ -15,6 +15,7 @@ from mmrank.errors import PrivacyError
 from mmrank.privacy._checks import Inputs, units_of
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.mechanism import LocalProblem
+from mmrank.privacy.metrics_release import planned_events
 from mmrank.privacy.noise import Noise, poisson, snapped
 from mmrank.privacy.per_unit import PerUnitGradients, padded
 from mmrank.privacy.planning import calibrate
@@ -262,7 +263,8 @@ def from_settings(
     cohort_size: int = 1,
     cache_dir: Path | None = None,
 ) -> DpSgd:
-    """The mechanism of those settings; a target epsilon is calibrated over rounds x local_steps, once, and kept."""
+    """The mechanism of those settings; a target epsilon is calibrated over rounds x local_steps and the
+    measures that are released beside them, once, and kept."""
     noise_multiplier = privacy.noise_multiplier
     if noise_multiplier is None:
         if privacy.epsilon is None:
@@ -273,6 +275,7 @@ def from_settings(
             epsilon=privacy.epsilon,
             delta=privacy.delta,
             cache_dir=cache_dir,
+            beside=planned_events(privacy, rounds=rounds),
         )
     bundle = privacy.slates_per_user if privacy.unit == "user" else 1
     return DpSgd(

@@ -17,7 +17,16 @@ from pathlib import Path
 from mmrank.errors import BudgetExhaustedError, PrivacyError
 from mmrank.privacy import _admission, _chain, _records
 from mmrank.privacy._chain import NO_HEAD, Entry, Head
-from mmrank.privacy._composition import Composition, Planned, default_plan, period_of, spent
+from mmrank.privacy._composition import (
+    Composition,
+    Declared,
+    Plan,
+    Planned,
+    default_plan,
+    period_of,
+    plan_name,
+    spent,
+)
 from mmrank.privacy._guard import Guard
 from mmrank.privacy._population import Charged, Round, charge_all
 from mmrank.privacy._records import Row
@@ -27,14 +36,17 @@ from mmrank.privacy.database import Database
 from mmrank.privacy.policy import Policy
 from mmrank.privacy.renyi_filter import order_for
 
-__all__ = ["Account", "Charged", "Head", "Ledger", "Policy", "Standing", "charge_id"]
+__all__ = ["Account", "Charged", "Declared", "Head", "Ledger", "Policy", "Standing", "charge_id"]
 
 SECONDS_A_DAY = 86_400.0
 
 
-def charge_id(ledger: str, run: str, round_number: int, client: str, input_hash: str, attempt: int) -> str:
-    """Names one charge: another input, round, run or attempt is another charge."""
-    text = repr((ledger, run, int(round_number), client, input_hash, int(attempt)))
+def charge_id(
+    ledger: str, run: str, round_number: int, client: str, input_hash: str, attempt: int, *, kind: str = "train"
+) -> str:
+    """Names one charge: another input, round, run, attempt or kind of release is another charge."""
+    parts = (ledger, run, int(round_number), client, input_hash, int(attempt))
+    text = repr(parts if kind == "train" else (*parts, kind))  # so training's ids stay those of older ledgers
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -120,12 +132,13 @@ class Account:
     def __init__(self, ledger: Ledger, key: str, policy: Policy) -> None:
         self.ledger, self.key, self.policy = ledger, key, policy
 
-    def charge(self, charge: str, event: Event, *, plan: str | None = None, acknowledged: Head | None = None) -> float:
+    def charge(self, charge: str, event: Event, *, plan: Plan = None, acknowledged: Head | None = None) -> float:
         """Write `event` under the id `charge` and return the epsilon with it. Train only after this returns.
 
         A charge that is there already is not written twice: for what gives the same bytes whenever it is computed.
-        plan: names what was declared beforehand (a hash of public facts) and the charge belongs to; by default, as
-        many steps of the same parameters as the budget holds. acknowledged: the head that the server acknowledged last.
+        plan: what was declared beforehand and the charge belongs to: a name (a hash of public facts), or a Declared,
+        which counts its steps; by default, as many steps of the same parameters as the budget holds. acknowledged: the
+        head that the server acknowledged last.
         Raises, with nothing written: BudgetExhaustedError where epsilon would pass the budget; OptedOutError;
         LedgerRolledBackError where the chain lacks `acknowledged`; PrivacyError where `charge` stands for another
         event or the disk fails.
@@ -133,7 +146,7 @@ class Account:
         return self._write((charge,), event, plan, acknowledged, again=True)
 
     def claim(
-        self, charges: Iterable[str], event: Event, *, plan: str | None = None, acknowledged: Head | None = None
+        self, charges: Iterable[str], event: Event, *, plan: Plan = None, acknowledged: Head | None = None
     ) -> float:
         """Write `event` under the first of the ids `charges` that nobody took, and return the epsilon with it.
 
@@ -206,9 +219,9 @@ class Account:
             return _admission.knows(connection, self._row(connection), (count, digest))
 
     def _write(
-        self, charges: Iterable[str], event: Event, plan: str | None, acknowledged: Head | None, *, again: bool
+        self, charges: Iterable[str], event: Event, plan: Plan, acknowledged: Head | None, *, again: bool
     ) -> float:
-        plan, now = default_plan(event) if plan is None else plan, self.ledger.clock_days()
+        now = self.ledger.clock_days()
         self._look_ahead(event, plan, now)
         with self.ledger._writing() as connection:
             row = self._row(connection)
@@ -219,19 +232,20 @@ class Account:
             if again and self._known(connection, row, charge, event) and row is not None:
                 return spent(period_of(history, row.period), self.policy.delta, order=row.order)
             period = _admission.current_period(row, self.policy, now)
-            after = self._admitted(row, history, event, plan, period)
+            named = plan_name(plan, event, history)
+            after = self._admitted(row, history, event, named, period)
             if row is None:
                 row = self._begin(connection, self._order(None, event))
-            entry = _admission.entry_of(charge, event, plan, period=period, policy=self.policy, clock_days=now)
+            entry = _admission.entry_of(charge, event, named, period=period, policy=self.policy, clock_days=now)
             _records.append(connection, row, entry)
         return after
 
-    def _look_ahead(self, event: Event, plan: str, now: float) -> None:
+    def _look_ahead(self, event: Event, plan: Plan, now: float) -> None:
         """Outside of the lock: the first epsilon of a new history takes tens of milliseconds, then it is looked up."""
         row, history = self._history()
         period = _admission.current_period(row, self.policy, now)
         spent(
-            (*period_of(history, period), Planned(period, plan, event)),
+            (*period_of(history, period), Planned(period, plan_name(plan, event, history), event)),
             self.policy.delta,
             order=self._order(row, event),
         )

@@ -19,6 +19,7 @@ from mmrank.errors import PrivacyError
 from mmrank.metrics import METRICS
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.noise import Noise, noisy_sum
+from mmrank.settings import PrivacySettings
 
 Unit = Literal["slate", "user", "client"]
 NoiseAt = Literal["sum", "local"]
@@ -181,6 +182,34 @@ class MetricRelease:
         if any(column.ndim != 1 or column.shape != columns[0].shape for column in columns):
             raise PrivacyError(f"Expected one value a slate of each measure, not {[c.shape for c in columns]}.")
         return np.stack(columns, axis=1)
+
+
+def from_settings(privacy: PrivacySettings) -> MetricRelease | None:
+    """The release of those settings, for the unit that training protects; None where clients tell nothing."""
+    metrics = privacy.metrics
+    if metrics is None:
+        return None
+    return MetricRelease(
+        noise_multiplier=metrics.noise_multiplier,
+        measures=metrics.measures,
+        unit=privacy.unit,
+        max_slates=metrics.max_slates,
+        noise_at="local" if privacy.unit == "client" else "sum",
+    )
+
+
+def planned_events(privacy: PrivacySettings, *, rounds: int) -> tuple[Event, ...]:
+    """What one client's releases of a whole run cost: one after every `metrics.every` rounds, where it is asked.
+
+    Of a cohort, a client is asked no more often than it takes part.
+    """
+    release = from_settings(privacy)
+    if release is None or privacy.metrics is None:
+        return ()
+    times = rounds // privacy.metrics.every
+    if privacy.metrics.asked == "cohort" and privacy.mechanism == "client_update":
+        times = min(times, privacy.participations or rounds)
+    return (replace(release.event, steps=times),) if times else ()
 
 
 def _means(steps: np.ndarray, owner: np.ndarray, at_most: int) -> np.ndarray:

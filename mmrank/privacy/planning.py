@@ -7,12 +7,13 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
 from mmrank.errors import PrivacyError
-from mmrank.privacy.accountant import Accountant, Event, epsilon
+from mmrank.privacy.accountant import Accountant, Event, epsilon, merged
 
 TIGHTNESS = 0.005
 """A calibrated plan costs between (1 - TIGHTNESS) and 1 times its target."""
@@ -27,32 +28,43 @@ def calibrate(
     delta: float,
     accountant: Accountant = "pld",
     cache_dir: Path | str | None = None,
+    beside: tuple[Event, ...] = (),
 ) -> float:
     """The noise multiplier with which `steps` steps cost at most `epsilon`, and at least 0.995 of it.
+
+    beside: events of other parameters in the same plan, which `epsilon` covers as well.
 
     Kept for the process, and in `cache_dir` for others. A wrong file there costs noise or refusals,
     never privacy: the ledger recomputes epsilon from the noise that is used.
     Raises PrivacyError where no noise multiplier in [0.05, 1e5] reaches the target.
     """
     plan = (float(sampling_rate), int(steps), float(epsilon), float(delta), accountant)
-    path = _cache_path(plan, cache_dir)
+    path = _cache_path(plan, cache_dir, merged(beside))
     known = _read(path)
     if known is not None:
         return known
-    noise_multiplier = _calibrate(*plan)
+    noise_multiplier = _calibrate(*plan, merged(beside))
     if path is not None:
         _write(path, noise_multiplier)
     return noise_multiplier
 
 
 @lru_cache(maxsize=256)
-def _calibrate(sampling_rate: float, steps: int, target: float, delta: float, accountant: Accountant) -> float:
+def _calibrate(
+    sampling_rate: float, steps: int, target: float, delta: float, accountant: Accountant, beside: tuple[Event, ...]
+) -> float:
     if not (math.isfinite(target) and target > 0):
         raise PrivacyError(f"Expected epsilon={target} to be finite and above 0; set privacy.epsilon.")
+    alone = epsilon(beside, delta, accountant=accountant)
+    if alone >= target:
+        raise PrivacyError(
+            f"Expected what is released beside training to cost less than epsilon={target}, not {alone:.4g}; "
+            "raise privacy.metrics.noise_multiplier or privacy.metrics.every."
+        )
 
     def cost(noise_multiplier: float) -> float:
         event = Event(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier, steps=steps)
-        return epsilon([event], delta, accountant=accountant)
+        return epsilon([event, *beside], delta, accountant=accountant)
 
     low, high = _bracket(cost, _guess(sampling_rate, steps, target, delta), target)
     low_cost, high_cost = cost(low), cost(high)
@@ -103,10 +115,13 @@ def _guess(sampling_rate: float, steps: int, target: float, delta: float) -> flo
     return 1 / math.sqrt(math.log1p((mu / sampling_rate) ** 2 / steps))
 
 
-def _cache_path(plan: tuple[float, int, float, float, Accountant], cache_dir: Path | str | None) -> Path | None:
+def _cache_path(
+    plan: tuple[float, int, float, float, Accountant], cache_dir: Path | str | None, beside: tuple[Event, ...]
+) -> Path | None:
     if cache_dir is None:
         return None
-    key = json.dumps([*plan, version("dp-accounting"), TIGHTNESS])
+    others = [asdict(event) for event in beside]
+    key = json.dumps([*plan, version("dp-accounting"), TIGHTNESS, *([others] if others else [])])
     return Path(cache_dir).expanduser() / f"noise-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 

@@ -198,7 +198,7 @@ class WithCanaries:
     def __init__(self, dataset: Dataset, client: str, slates: Sequence[Slate]) -> None:
         self._dataset, self._client, self._slates = dataset, client, list(slates)
         self.name, self.version = f"{dataset.name}+canaries", dataset.version
-        self.simulation_only = dataset.simulation_only
+        self.simulation_only, self.epoch_days = dataset.simulation_only, dataset.epoch_days
         self.catalog, self.client_ids = dataset.catalog, dataset.client_ids
 
     def kind(self, client_id: str) -> Kind:
@@ -223,7 +223,7 @@ class CanaryDevices:
 
     def __init__(self, dataset: Dataset, canaries: CanarySlates, included: np.ndarray, *, opposite: bool) -> None:
         self.name, self.version = f"{dataset.name}+canary-devices", dataset.version
-        self.simulation_only = dataset.simulation_only
+        self.simulation_only, self.epoch_days = dataset.simulation_only, dataset.epoch_days
         self.catalog = dataset.catalog
         self.client_ids: Sequence[str] = [f"canary-{row}" for row in range(len(canaries))]
         self._canaries, self._included, self._opposite = canaries, included, opposite

@@ -27,7 +27,17 @@ from mmrank.privacy.accountant import epsilon
 from mmrank.privacy.client_update import CLIP, ClientUpdate, norm_of
 from mmrank.privacy.mechanism import build_mechanism
 from mmrank.privacy.noise import SeededNoise
-from mmrank.protocol import SumReply, SumRequest, TrainReply, TrainRequest
+from mmrank.protocol import (
+    NO_HEAD,
+    EvaluateReply,
+    EvaluateRequest,
+    Head,
+    SumReply,
+    SumRequest,
+    TrainReply,
+    TrainRequest,
+    with_head,
+)
 from mmrank.randomness import numpy_generator
 from mmrank.ranker import Ranker, build_ranker, parameters_of
 from mmrank.settings import Settings
@@ -222,16 +232,31 @@ class _Server:
         return frozenset()
 
     def exchange(
-        self, clients: Sequence[str], request: TrainRequest, timeout_seconds: float
+        self,
+        clients: Sequence[str],
+        request: TrainRequest,
+        timeout_seconds: float,
+        acknowledged: Mapping[str, Head],
     ) -> Iterator[tuple[str, TrainReply | ProtocolError]]:
         self._reader.asked(request)
         for client in clients:
-            reply = Vault(self._workspace, client).train(request)
+            reply = Vault(self._workspace, client).train(with_head(request, acknowledged.get(client, NO_HEAD)))
             if reply.code == "ok":
                 self._reader.replied(self._devices.row(client), reply.update)
             elif reply.code != "exhausted":
                 self.refused += 1
             yield client, reply
+
+    def ask_metrics(
+        self,
+        clients: Sequence[str],
+        request: EvaluateRequest,
+        timeout_seconds: float,
+        acknowledged: Mapping[str, Head],
+    ) -> Iterator[tuple[str, EvaluateReply | ProtocolError]]:
+        for client in clients:
+            head = acknowledged.get(client, NO_HEAD)
+            yield client, Vault(self._workspace, client).release_metrics(with_head(request, head))
 
     def ask(
         self, requests: Mapping[str, SumRequest], timeout_seconds: float

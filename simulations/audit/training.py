@@ -13,7 +13,17 @@ from client.vault import Vault
 from client.workspace import make_workspace
 from mmrank.errors import ConfigError, ProtocolError
 from mmrank.features import FeatureTable
-from mmrank.protocol import SumReply, SumRequest, TrainReply, TrainRequest
+from mmrank.protocol import (
+    NO_HEAD,
+    EvaluateReply,
+    EvaluateRequest,
+    Head,
+    SumReply,
+    SumRequest,
+    TrainReply,
+    TrainRequest,
+    with_head,
+)
 from mmrank.randomness import numpy_generator
 from mmrank.ranker import build_ranker, parameters_of
 from mmrank.settings import Settings
@@ -175,14 +185,29 @@ class _Server:
         return frozenset()
 
     def exchange(
-        self, clients: Sequence[str], request: TrainRequest, timeout_seconds: float
+        self,
+        clients: Sequence[str],
+        request: TrainRequest,
+        timeout_seconds: float,
+        acknowledged: Mapping[str, Head],
     ) -> Iterator[tuple[str, TrainReply | ProtocolError]]:
         for client in clients:
-            reply = self._vault.train(request)
+            reply = self._vault.train(with_head(request, acknowledged.get(client, NO_HEAD)))
             self.last = reply.code
             if reply.code == "ok":
                 self.answered, self.epsilon = self.answered + 1, reply.epsilon
             yield client, reply
+
+    def ask_metrics(
+        self,
+        clients: Sequence[str],
+        request: EvaluateRequest,
+        timeout_seconds: float,
+        acknowledged: Mapping[str, Head],
+    ) -> Iterator[tuple[str, EvaluateReply | ProtocolError]]:
+        for client in clients:
+            head = acknowledged.get(client, NO_HEAD)
+            yield client, self._vault.release_metrics(with_head(request, head))
 
     def ask(
         self, requests: Mapping[str, SumRequest], timeout_seconds: float

@@ -127,6 +127,11 @@ def _counted(ask: Ask) -> tuple[int | None, int, Literal["round", "step"]]:
 def ask_of(settings: Settings) -> Ask:
     """The plan of a run's configuration. Raises ConfigError where it has no mechanism to plan."""
     privacy, rounds = settings.privacy, settings.federation.rounds
+    if privacy.metrics is not None:
+        raise ConfigError(
+            "Expected privacy.metrics to be left out of a plan, which is of training alone; add --set "
+            "privacy.metrics=null, and what its releases cost as --spent 1,NOISE_MULTIPLIER,RELEASES."
+        )
     common: dict[str, Any] = {
         "mechanism": privacy.mechanism,
         "unit": privacy.unit,

@@ -113,7 +113,7 @@ def runs_of(settings: Settings, epsilons: Sequence[float], seeds: int) -> dict[s
             evaluation=replace(settings.evaluation, seeds=seeds, rows=tuple(rows)),
         )
 
-    runs = {BASE: run(BASE, BASE_ROWS, mechanism="no_privacy")}
+    runs = {BASE: run(BASE, BASE_ROWS, mechanism="no_privacy", metrics=None)}
     for epsilon in sorted(set(epsilons)):
         if math.isfinite(epsilon):
             name = f"epsilon-{epsilon:g}"

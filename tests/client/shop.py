@@ -23,8 +23,8 @@ class ToyDataset:
 
     name, version, synthetic = "toy", "1", True
 
-    def __init__(self, *, simulation_only: str | None = None, extra: int = 0) -> None:
-        self.simulation_only, self.extra = simulation_only, extra
+    def __init__(self, *, simulation_only: str | None = None, extra: int = 0, epoch_days: float | None = None) -> None:
+        self.simulation_only, self.extra, self.epoch_days = simulation_only, extra, epoch_days
         self.catalog = toy_catalog()
         self.client_ids: Sequence[str] = tuple(SIZES)
 

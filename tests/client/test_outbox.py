@@ -23,7 +23,7 @@ def key(*, round_number: int = 1, client: str = "a", run: str = "run", input_has
 
 def test_the_same_bytes_come_back_in_another_process_life(tmp_path):
     Outbox(tmp_path / "outbox.sqlite").put(reply(), run="run", input_hash="hash")
-    kept = Outbox(tmp_path / "outbox.sqlite").get(**key())
+    kept = Outbox(tmp_path / "outbox.sqlite").get(TrainReply, **key())
     assert kept is not None
     assert (kept.code, kept.epsilon, kept.client, kept.round_number) == ("ok", 0.125, "a", 1)
     for name, array in reply().update.items():
@@ -37,14 +37,14 @@ def test_an_epsilon_without_bound_is_kept(tmp_path):
     outbox.put(
         TrainReply(code="ok", client="a", round_number=1, update={}, epsilon=float("inf")), run="r", input_hash="h"
     )
-    assert outbox.get(**key(run="r", input_hash="h")).epsilon == float("inf")
+    assert outbox.get(TrainReply, **key(run="r", input_hash="h")).epsilon == float("inf")
 
 
 @pytest.mark.parametrize("other", [{"round_number": 2}, {"client": "b"}, {"run": "other"}, {"input_hash": "other"}])
 def test_another_request_finds_nothing(tmp_path, other):
     outbox = Outbox(tmp_path / "outbox.sqlite")
     outbox.put(reply(), run="run", input_hash="hash")
-    assert outbox.get(**key(**other)) is None
+    assert outbox.get(TrainReply, **key(**other)) is None
 
 
 def test_the_first_reply_wins(tmp_path):
@@ -58,15 +58,15 @@ def test_old_rounds_make_room_for_new_ones_of_the_same_client(tmp_path):
     outbox.put(reply(client="b"), run="run", input_hash="hash")
     for number in range(1, KEPT_ROUNDS + 2):
         outbox.put(reply(round_number=number), run="run", input_hash="hash")
-    assert outbox.get(**key(round_number=1)) is None
-    assert outbox.get(**key(round_number=2)) is not None
-    assert outbox.get(**key(client="b")) is not None
+    assert outbox.get(TrainReply, **key(round_number=1)) is None
+    assert outbox.get(TrainReply, **key(round_number=2)) is not None
+    assert outbox.get(TrainReply, **key(client="b")) is not None
 
 
 def test_a_damaged_file_is_refused(tmp_path):
     (tmp_path / "outbox.sqlite").write_bytes(b"damaged" * 500)
     with pytest.raises(PrivacyError, match="can't be opened"):
-        Outbox(tmp_path / "outbox.sqlite").get(**key())
+        Outbox(tmp_path / "outbox.sqlite").get(TrainReply, **key())
 
 
 PUTTER = """
@@ -91,6 +91,6 @@ def test_what_was_put_survives_kill_9(tmp_path):
     last = 5 + len(process.stdout.read().split())
     process.stdout.close()
     process.wait()
-    kept = Outbox(tmp_path / "o.sqlite").get(**key(round_number=last))
+    kept = Outbox(tmp_path / "o.sqlite").get(TrainReply, **key(round_number=last))
     assert kept is not None
     assert kept.update["w"][0, 0] == last

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mmrank.errors import CheckpointError
+from server.checkpoint import load_checkpoint
 from simulations.engines import flower, inline
 from tests.engines.secure_federation import settings_of
 from tests.federations import PRIVATE, small_settings, write_config
@@ -33,7 +34,8 @@ def processes_naming(text):
 
 
 def test_both_engines_train_the_same_model(tmp_path, cache):
-    settings = small_settings(cache, privacy=PRIVATE, federation={"rounds": 2, "aggregation": {"name": "fedadam"}})
+    privacy = {**PRIVATE, "metrics": {"noise_multiplier": 5.0, "every": 2}}
+    settings = small_settings(cache, privacy=privacy, federation={"rounds": 2, "aggregation": {"name": "fedadam"}})
     models, reports, clients = {}, {}, []
     ray_before = processes_naming("mmrank-ray-")
     for engine in (inline, flower):
@@ -51,6 +53,12 @@ def test_both_engines_train_the_same_model(tmp_path, cache):
     for one, other in zip(reports[inline], reports[flower], strict=True):
         assert (one.round_number, one.codes, one.dropped) == (other.round_number, other.codes, other.dropped)
         assert one.epsilon_max == other.epsilon_max
+        assert (one.measured is None) == (other.measured is None) == (one.round_number == 1)
+    kept = [
+        load_checkpoint(tmp_path / engine.__name__ / "state/checkpoint", config_sha256=settings.sha256)
+        for engine in models
+    ]
+    assert len({tuple(sorted((client, head[0]) for client, head in each.heads.items())) for each in kept}) == 1
     assert clients[:8] == clients[8:]
     assert processes_naming("mmrank-ray-") == ray_before
     assert not processes_naming(str(tmp_path))

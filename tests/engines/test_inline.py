@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 
 from client.workspace import make_workspace
 from mmrank.errors import CheckpointError, ConfigError
-from server.checkpoint import read_model
+from server.checkpoint import load_checkpoint, read_model
 from simulations.engines.inline import CLIENT_ERROR, FIRST_NODE, InlineGrid, federate
 from tests.federations import PRIVATE, small_settings, write_config
 
@@ -36,7 +36,10 @@ def same(left, right):
     return set(left) == set(right) and all(left[name].tobytes() == right[name].tobytes() for name in left)
 
 
-@pytest.mark.parametrize("privacy", [{}, PRIVATE], ids=["no_privacy", "dp_sgd"])
+MEASURED = {**PRIVATE, "metrics": {"noise_multiplier": 5.0, "every": 1}}
+
+
+@pytest.mark.parametrize("privacy", [{}, PRIVATE, MEASURED], ids=["no_privacy", "dp_sgd", "measured"])
 def test_a_federation_trains_and_repeats_bit_for_bit(tmp_path, cache, privacy):
     settings, clients = small_settings(cache, privacy=privacy), []
     model, reports = train(settings, tmp_path / "one", on_client=lambda done, total: clients.append((done, total)))
@@ -46,8 +49,15 @@ def test_a_federation_trains_and_repeats_bit_for_bit(tmp_path, cache, privacy):
     assert same(model, read_model(tmp_path / "one" / "state" / "model.safetensors"))
     assert not same(model, reports[0].parameters)
     assert (reports[-1].epsilon_max == float("inf")) == (not privacy)
-    again = train(settings, tmp_path / "two")[0]
+    again, repeated = train(settings, tmp_path / "two")
     assert same(model, again)
+    assert [report.measured for report in reports] == [report.measured for report in repeated]
+    assert all((report.measured is not None) == ("metrics" in privacy) for report in reports)
+    kept = [
+        load_checkpoint(tmp_path / name / "state/checkpoint", config_sha256=settings.sha256) for name in ("one", "two")
+    ]
+    assert kept[0].heads == kept[1].heads, "a seeded ledger repeats"
+    assert all((count > 0) == bool(privacy) for count, _ in kept[0].heads.values())
     stored = [(tmp_path / name / "state" / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert stored[0] == stored[1]
 

@@ -63,7 +63,7 @@ def test_the_charge_stands_before_anybody_is_drawn_or_asked(tmp_path):
     settings, seen = configuration(), []
 
     class Watching(Room):
-        def exchange(self, clients, request, timeout_seconds):
+        def exchange(self, clients, request, timeout_seconds, acknowledged=None):
             seen.append(sum(event.steps for event in spent(tmp_path, settings)))
             return super().exchange(clients, request, timeout_seconds)
 
@@ -111,7 +111,7 @@ def test_a_resumed_run_ends_in_the_same_model_and_pays_once(tmp_path):
     whole, _ = train(tmp_path / "whole" / "checkpoint", Room(), settings)
 
     class Killed(Room):
-        def exchange(self, clients, request, timeout_seconds):
+        def exchange(self, clients, request, timeout_seconds, acknowledged=None):
             if request.round_number == 3:
                 raise KeyboardInterrupt
             return super().exchange(clients, request, timeout_seconds)

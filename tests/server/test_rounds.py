@@ -47,7 +47,7 @@ class Room:
     def merchants(self, clients):
         return frozenset(self.names[:2])
 
-    def exchange(self, clients, request, timeout_seconds):
+    def exchange(self, clients, request, timeout_seconds, acknowledged=None):
         self.asked.append((request.run, tuple(clients)))
         for client in self.turn(clients):
             answer = self.answers.get(client, honest)(client, request)
@@ -177,7 +177,7 @@ def test_an_update_beyond_the_norm_bound_is_dropped(tmp_path):
 
 def test_who_was_not_asked_is_not_heard(tmp_path, caplog):
     class Intruded(Room):
-        def exchange(self, clients, request, timeout_seconds):
+        def exchange(self, clients, request, timeout_seconds, acknowledged=None):
             yield "client-5", honest("client-5", request)
             for client, reply in super().exchange(clients, request, timeout_seconds):
                 yield client, reply
@@ -246,7 +246,7 @@ def test_a_resumed_run_ends_in_the_same_model(tmp_path, rule):
     straight = train(tmp_path / "straight", Room(), settings)[0]
 
     class Cut(Room):
-        def exchange(self, clients, request, timeout_seconds):
+        def exchange(self, clients, request, timeout_seconds, acknowledged=None):
             for number, answer in enumerate(super().exchange(clients, request, timeout_seconds)):
                 if request.round_number == 4 and number == 2:
                     raise PowerCutError

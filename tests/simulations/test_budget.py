@@ -7,9 +7,10 @@ import math
 
 import pytest
 
+from mmrank.errors import ConfigError
 from mmrank.privacy.accountant import Event, epsilon
 from mmrank.privacy.ledger import Ledger, Policy
-from simulations.budget.ask import Ask
+from simulations.budget.ask import Ask, ask_of
 from simulations.budget.plan import answer
 from simulations.config import load
 from tests.simulations.test_cli import asked, refused, run
@@ -235,3 +236,8 @@ def test_classes_follow_the_declared_size_and_nothing_else():
 
 def test_json_of_a_plan_is_one_value():
     assert json.loads(run(*ROUNDS, "--noise-multiplier", 1, "--json").stdout)["computed"] == "epsilon"
+
+
+def test_a_plan_of_training_alone_is_refused_for_a_run_that_releases_measures_too(tiny):
+    with pytest.raises(ConfigError, match="--spent 1,NOISE_MULTIPLIER,RELEASES"):
+        ask_of(load(tiny, ["privacy.metrics.every=1"]))

@@ -7,6 +7,7 @@ import sqlite3
 
 import pytest
 
+from mmrank.errors import OptedOutError
 from mmrank.privacy.accountant import Event, epsilon
 from mmrank.privacy.ledger import Ledger, Policy
 from tests.simulations.test_cli import asked, refused, run
@@ -137,3 +138,18 @@ def test_what_is_no_export_is_refused(tmp_path, path):
 def test_each_command_has_help_with_an_example(command):
     text = " ".join(run("ledger", command, "--help").stdout.split())
     assert f"Example: mmrank ledger {command}" in text
+
+
+def test_opting_out_is_for_good_and_needs_a_plain_yes(path):
+    head = {line["data"]: line["head"]["entries"] for line in asked("ledger", "show", path)}
+    assert "add --yes" in refused("ledger", "opt-out", path, "--data", "shop")
+    assert "Did you mean 'shop'" in refused("ledger", "opt-out", path, "--data", "shap", "--yes")
+    assert not {line["data"]: line["opted_out"] for line in asked("ledger", "show", path)}["shop"]
+    for _ in range(2):
+        said = asked("ledger", "opt-out", path, "--data", "shop", "--yes")
+        assert (said["opted_out"], said["head"]["entries"]) == (True, head["shop"] + 1)
+    assert "renewed has opted out" in run("ledger", "opt-out", path, "--data", "renewed", "--yes").stdout
+    assert asked("ledger", "verify", path)["whole"]
+    account = Ledger(path).account("shop", Policy(**BASE, budget_epsilon=4.0))
+    with pytest.raises(OptedOutError, match="for good"):
+        account.charge("later", ROUND)

@@ -16,6 +16,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from client.datasets.marketplace import Marketplace
+from client.measures import slate_values
 from mmrank.errors import BudgetExhaustedError, CheckpointError, ConfigError, PrivacyError
 from mmrank.privacy.accountant import epsilon
 from mmrank.privacy.ledger import Ledger, Policy
@@ -26,13 +27,18 @@ from server.checkpoint import read_model
 from simulations import private_search as module
 from simulations._draws import IndependentSampler, draw, independent_study
 from simulations._folder import RunFolder
-from simulations._private_score import slate_values
 from simulations._stage import set_up
 from simulations.cli import app
 from simulations.config import load
 from simulations.private_search import PrivateSearch, parse_runs, private_search, promise, training_history
 from simulations.progress import Display
 from simulations.sweep import parse_space
+
+
+def test_a_search_that_would_release_more_than_it_charges_is_refused(tiny):
+    with pytest.raises(ConfigError, match=r"privacy\.metrics: null"):
+        training_history(load(tiny, ["privacy.metrics.every=1"]), "released")
+
 
 QUICK = ["federation.rounds=1"]
 SPACE = parse_space("training.learning_rate=log:1e-3..1e-1;privacy.max_grad_norm=0.1..2.0")

@@ -76,6 +76,22 @@ def test_every_wanted_row_is_there_or_has_a_reason(finished):
     assert [finished.result["metrics"][row]["seeds"] for row in ("content", "federated_dp")] == [1, 2]
 
 
+def test_what_clients_release_with_noise_is_told_where_everybody_may_see_it(tiny, tmp_path):
+    overrides = ("evaluation.seeds=1", "evaluation.rows=[content,federated_dp,federated]", "privacy.metrics.every=1")
+    result = simulate(load(tiny, overrides), out=tmp_path / "run")
+    metrics, rounds = result["privacy"]["metrics"], read_table(tmp_path / "run" / "rounds.csv")
+    assert (metrics["rounds"], metrics["round"], metrics["releases"]) == ([1, 2], 2, 4)
+    assert metrics["releases_of_a_client_planned"] == 2
+    for name in ("ndcg@10", "mrr"):
+        told = metrics[name]
+        assert 0 <= told["low"] <= told["high"] <= 1
+        assert [float(rounds[-1][f"private_{name}{end}"]) for end in ("", "_low", "_high")] == pytest.approx(
+            list(told.values()), nan_ok=True
+        )
+    assert float(rounds[-1]["epsilon_max"]) == pytest.approx(result["privacy"]["epsilon_max"], rel=1e-5)
+    assert "federated" in result["metrics"], "the row without a promise releases nothing and needs no budget"
+
+
 def test_the_promise_is_that_of_the_ledger(finished):
     privacy, rounds = finished.result["privacy"], read_table(finished.folder / "rounds.csv")
     assert (privacy["mechanism"], privacy["unit"], privacy["noise"]) == ("dp_sgd", "slate", "seeded")

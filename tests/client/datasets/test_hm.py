@@ -191,6 +191,14 @@ def test_prices_and_titles_are_public_facts_of_the_shop(root):
     assert catalog.merchant_names == ("ladies-wear", "men")
 
 
+def test_times_are_days_of_the_public_calendar(root):
+    dataset = hm.load(root=root, **SMALL)
+    first = min(date.fromisoformat(row[0]) for row in sales())
+    assert dataset.epoch_days == (first - date(1970, 1, 1)).days
+    days = {dataset.epoch_days + slate.time_days for _, slate in everything(dataset, "train")}
+    assert days <= {float((date.fromisoformat(row[0]) - date(1970, 1, 1)).days) for row in sales()}
+
+
 def test_pictures_are_read_counted_and_survive_damage(root):
     broken = root / "images/000/0000000005.jpg"
     broken.write_bytes(b"not a picture")
