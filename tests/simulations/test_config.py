@@ -22,7 +22,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_shipped_configurations_are_the_documented_ones():
     names = {path.stem for path in SHIPPED}
-    assert names == {"quickstart", "marketplace", "marketplace-merchants", "hm", "hm-merchants"}
+    assert names == {"quickstart", "marketplace", "marketplace-devices", "marketplace-merchants", "hm", "hm-merchants"}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
