@@ -188,4 +188,5 @@ def test_twenty_clean_audits_raise_no_alarm(kind, tmp_path):
     assert all(1 < verdict.claim <= 2 for verdict in verdicts)
     assert not any(verdict.refuted for verdict in verdicts)
     assert not any(verdict.below_resolution for verdict in verdicts)
-    assert sum(verdict.bound > 0 for verdict in verdicts) >= 5
+    # under sampling most clients are absent from most rounds, and an audit of so few sees less of them
+    assert sum(verdict.bound > 0 for verdict in verdicts) >= (2 if kind is SAMPLED else 5)
