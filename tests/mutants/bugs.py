@@ -182,7 +182,7 @@ def recompute_on_retry(patch: pytest.MonkeyPatch) -> None:
         first = next(iter(charges))
         return self.epsilon() if self.has(first) else claim(self, itertools.chain([first], charges), event, **plan)
 
-    patch.setattr(Outbox, "get", lambda self, **key: None)
+    patch.setattr(Outbox, "get", lambda self, *kind, **key: None)
     patch.setattr(Outbox, "put", lambda self, reply, **key: reply)
     patch.setattr(Account, "claim", same_charge)
 

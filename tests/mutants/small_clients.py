@@ -53,7 +53,7 @@ class Devices:
     def merchants(self, clients):
         return frozenset()
 
-    def exchange(self, clients, request, timeout_seconds):
+    def exchange(self, clients, request, timeout_seconds, acknowledged=None):
         self.cohorts.append(list(clients))
         local = self.mechanism.noise_at == "local"
         for client in clients:

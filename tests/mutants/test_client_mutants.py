@@ -123,7 +123,7 @@ def the_audit_of_local_noise_stands(folder: Path) -> None:
 
 
 def the_audit_of_many_rounds_stands(folder: Path) -> None:
-    stands(folder, rounds=30, noise_multiplier=7.0)
+    stands(folder, rounds=90, noise_multiplier=12.0)
 
 
 SAMPLED = {"sampling_rate": 0.5, "noise_multiplier": 3.6}
