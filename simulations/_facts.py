@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from mmrank.privacy import inspection
-from mmrank.privacy.accountant import Event, epsilon
+from mmrank.privacy.accountant import epsilon
 from mmrank.privacy.client_update import ClientUpdate
 from mmrank.privacy.distributed_update import DistributedUpdate
 from mmrank.privacy.group import changed_epsilon, group_epsilon
-from mmrank.privacy.ledger import SECONDS_A_DAY
+from mmrank.privacy.ledger import SECONDS_A_DAY, Standing
 from mmrank.privacy.mechanism import build_mechanism
 from mmrank.privacy.metrics_release import planned_events
 from mmrank.ranker import build_ranker
 from mmrank.settings import PrivacySettings, Settings
-from server.population import POPULATION
+from server.population import LEDGER as POPULATION_LEDGER
+from server.population import POPULATION, population_key
 from simulations._federation import epsilons
 from simulations._folder import RunFolder, private_fields, read_table
 
@@ -88,6 +89,7 @@ def privacy_facts(settings: Settings, state_dir: Path) -> dict[str, Any]:
     largest, median = epsilons(state_dir, settings)
     private = privacy.mechanism != "no_privacy"
     promise = promise_of(privacy)
+    standing = spent_most(settings, state_dir) if private else None
     event = mechanism.population_event if privacy.central and isinstance(mechanism, ClientUpdate) else mechanism.event
     return {
         "mechanism": privacy.mechanism,
@@ -103,7 +105,9 @@ def privacy_facts(settings: Settings, state_dir: Path) -> dict[str, Any]:
         "epsilon_median": median,
         "epsilon_server_view": math.inf if privacy.central else largest,
         "budget": privacy.budget,
-        "accountant": "none" if not private else ACCOUNTANT_OF_SUMS if privacy.distributed else ACCOUNTANT,
+        "accountant": _accountant(privacy, standing) if private else "none",
+        "composition": "plan" if standing is None else standing.composition,
+        "delta_in_all": privacy.delta if standing is None else standing.delta,
         "noise": privacy.noise,
         "noise_multiplier": event.noise_multiplier,
         "sampling_rate": event.sampling_rate,
@@ -123,7 +127,8 @@ def _people(settings: Settings, state_dir: Path) -> dict[str, Any]:
     privacy = settings.privacy
     if privacy.mechanism != "dp_sgd":
         return {}
-    events, delta = spent_most(settings, state_dir), privacy.delta
+    standing, delta = spent_most(settings, state_dir), privacy.delta
+    events = () if standing is None else standing.events
     found: dict[str, Any] = {"person_at_two_merchants": epsilon([*events, *events], delta)}
     if privacy.unit == "slate":
         histories = settings.model.history_length if settings.model.use_behaviour else 0
@@ -137,16 +142,29 @@ def _people(settings: Settings, state_dir: Path) -> dict[str, Any]:
     return found
 
 
-def spent_most(settings: Settings, state_dir: Path) -> tuple[Event, ...]:
-    """The events of the client's ledger, in the file that this run charged, that paid most; none before any charge."""
-    throwaway = settings.privacy.ledger == "throwaway"
-    path = state_dir / "ledger.sqlite" if throwaway else Path(settings.privacy.ledger).expanduser()
+def _accountant(privacy: PrivacySettings, standing: Standing | None) -> str:
+    if standing is not None and standing.composition == "filter":
+        return "Renyi filter at one order, since plans were chosen one after another: the budget is what is promised"
+    return ACCOUNTANT_OF_SUMS if privacy.distributed else ACCOUNTANT
+
+
+def spent_most(settings: Settings, state_dir: Path) -> Standing | None:
+    """Where the ledger stands that paid most, in the file that this run charged; the population's, where the server
+    adds the noise. None before any charge.
+    """
+    central, throwaway = settings.privacy.central, settings.privacy.ledger == "throwaway"
+    thrown = state_dir / (POPULATION_LEDGER if central else "ledger.sqlite")
+    path = thrown if throwaway else Path(settings.privacy.ledger).expanduser()
     if not path.is_file():
-        return ()
+        return None
     with inspection.reading(path) as connection:
         accounts = inspection.look(connection, clock_days=time.time() / SECONDS_A_DAY)
-    clients = [account.standing for account in accounts if not account.key.startswith(POPULATION)]
-    return max(clients, key=lambda standing: standing.epsilon).events if clients else ()
+    found = [
+        account.standing
+        for account in accounts
+        if (account.key == population_key(settings) if central else not account.key.startswith(POPULATION))
+    ]
+    return max(found, key=lambda standing: standing.epsilon, default=None)
 
 
 def metrics_facts(settings: Settings, state_dir: Path) -> dict[str, Any] | None:

@@ -226,3 +226,21 @@ def test_a_step_on_cuda_equals_the_cpu(kind):
         )
         moved[device] = flat(gradients.model.cpu()) - before
     np.testing.assert_allclose(moved["cuda"], moved["cpu"], atol=1e-4)
+
+
+@pytest.mark.parametrize("clip", [1.0, 1e-3, 1e-6])
+def test_a_gradient_too_long_for_float32_to_clip_counts_as_zero(clip):
+    for size in np.geomspace(1e20, 3e38, 60):
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        optimizer = UnitOptimizer(
+            torch.optim.SGD([parameter], lr=1.0),
+            noise=SeededNoise(0),
+            noise_multiplier=1.0,
+            max_grad_norm=clip,
+            expected_batch_size=1.0,
+        )
+        vars(parameter)["grad_sample"] = torch.full((1, 1), float(size))
+        optimizer.clip_and_accumulate()
+        assert float(parameter.summed_grad.abs().max()) <= clip
+    with pytest.raises(PrivacyError, match="max_grad_norm"):
+        mechanism(max_grad_norm=1e-7)
