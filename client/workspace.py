@@ -274,6 +274,11 @@ def check_deployment(settings: Settings, dataset: Dataset) -> None:
             f"Data set {dataset.name} is for simulations only: {dataset.simulation_only} "
             "Choose another for a deployment."
         )
+    stand_in = getattr(dataset, "stand_in", None)
+    if stand_in is not None:
+        raise PrivacyError(
+            f"Data set {dataset.name} is for simulations only: {stand_in} Choose another for a deployment."
+        )
     privacy = settings.privacy
     if not Path(privacy.ledger).expanduser().is_absolute():
         raise PrivacyError(

@@ -20,7 +20,8 @@ class Dataset(Protocol):
     slates can't be had in a deployment (candidates drawn from other people's purchases), or None.
     epoch_days: the day of time_days=0, in days since 1970-01-01 UTC, where the data have a calendar; without one
     nothing can be dropped by its age, so no budget may be renewed.
-    client_ids: the public registry; may be lazy, and holds 100,000 names without cost.
+    stand_in, where a data set has it: a sentence that says why its clients are no real ones, or None; refused in a
+    deployment alone. client_ids: the public registry; may be lazy, and holds 100,000 names without cost.
     """
 
     name: str

@@ -14,7 +14,8 @@ There are purchases only, no queries and no impressions, so a slate is made of w
   impressions that a shop would have served. No client can know them: hence `simulation_only`. With
   `candidates_from: catalogue` they are any items of the catalogue, alike: what a client can draw by itself, and what
   a promise to people needs, since nobody else's purchases then stand in a person's slates. What sells at all is
-  then told from what does not: popularity ranks better than it would among served impressions.
+  then told from what does not: popularity ranks better than it would among served impressions. Items have no price
+  then: the tables know one from somebody's purchase alone.
 - Three parts by global time: the last `test_days`, the `validation_days` before, and all earlier days for training.
   A part's windows end with the part: nothing bought in validation or test is seen in training.
 
@@ -51,6 +52,11 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SIMULATION_ONLY = (
     "The candidates of hm are drawn from other people's purchases, which no client can know; "
     "use hm in simulations, and a shop's own logged impressions in a deployment."
+)
+
+STAND_IN = (
+    "The merchants of hm are groups of one retailer's items: the same purchases lie under another identity, with a "
+    "ledger of its own, when they are grouped by another column."
 )
 
 
@@ -102,7 +108,8 @@ def load(
     articles = read_articles(folder, extra=(by,), bad_rows=bad_rows)
     catalog = read_catalog(articles, by, folder)
     purchases = read_purchases(folder, catalog.index_of, bad_rows=bad_rows)
-    catalog.prices[:] = first_prices(purchases, len(catalog))
+    if candidates_from == "others":  # a price is read from somebody's purchase
+        catalog.prices[:] = first_prices(purchases, len(catalog))
     merchants = clients == "merchants"
     groups = catalog.merchants if merchants else np.zeros(len(catalog), np.int64)
     if same_type:
@@ -140,6 +147,7 @@ def load(
         version=_version(purchases, clients, *made_of, validation_days, test_days, seed),
         notes=articles.notes + purchases.notes,
         simulation_only=SIMULATION_ONLY if candidates_from == "others" else None,
+        stand_in=STAND_IN if merchants else None,
     )
 
 
@@ -163,8 +171,9 @@ class HmDataset:
         version: str,
         notes: tuple[str, ...],
         simulation_only: str | None,
+        stand_in: str | None,
     ) -> None:
-        self.simulation_only = simulation_only
+        self.simulation_only, self.stand_in = simulation_only, stand_in
         self.catalog, self.version = catalog, version
         self.epoch_days: float | None = float((purchases.first_day - date(1970, 1, 1)).days)
         self._purchases, self._composer = purchases, composer

@@ -24,6 +24,10 @@ from mmrank.wire import input_hash, reply_fault
 from tests.client.shop import SIZES, ToyDataset, toy_request, toy_settings, toy_workspace
 
 
+class StandIn(ToyDataset):
+    stand_in = "The same purchases lie under another identity."
+
+
 def same(first, second) -> bool:
     return all(first.update[name].tobytes() == second.update[name].tobytes() for name in first.update)
 
@@ -299,6 +303,7 @@ def test_the_proximal_weight_comes_from_the_aggregation(tmp_path, features):
             ToyDataset(simulation_only="Drawn from others."),
             "Drawn from others",
         ),
+        ({"noise": "secure", "ledger": "/kept.sqlite", "budget_epsilon": 1.0}, StandIn(), "another identity"),
     ],
 )
 def test_what_holds_in_a_simulation_alone_is_refused_in_a_deployment(tmp_path, features, privacy, dataset, message):

@@ -165,6 +165,7 @@ def test_candidates_of_the_catalogue_hold_nothing_of_anybody_elses_purchases(roo
     write(root / "transactions_train.csv", SALE_HEADER, rows)
     after = hm.load(root=root, **settings)
     assert before.simulation_only is None
+    assert np.isnan(before.catalog.prices).all()  # a price is known from a purchase alone
     for client in before.client_ids:
         for split in hm.SPLITS:
             slates = list(zip(before.slates(client, split), after.slates(client, split), strict=True))
