@@ -157,19 +157,21 @@ class PrivacySettings:
     unit: whom or what the promise protects; a `user` is bundles of at most `slates_per_user` of a person's slates.
     sampling_rate: Poisson rate q of a slate or user in one local step, or of a client in one round.
     expected_batch_size: the public denominator of a step's noisy sum (of a round's: federation.cohort_size).
-    max_grad_norm: the clip C of a unit's gradient, or of a client's whole update. epsilon: the target from which the
-    noise multiplier is calibrated over the whole run; give it or noise_multiplier, not both. budget_epsilon: where
-    the ledger that is charged refuses (the target where absent). participations: of one client in a run, for which
-    noise that no sampling amplifies is calibrated (the rounds where absent). participation_epsilon: where a device's
-    own ledger refuses under central noise. clipping adaptive: C follows the quantile `clip_quantile` of the updates'
-    norms, at the cost of a noisy count with standard deviation `clip_count_noise` (a twentieth of the cohort where
-    absent). noise_cohort_size: a simulation's small cohort stands for one of that size. population: names the people
-    of a population ledger. ledger: `throwaway` or the path of a file. noise: `seeded` in simulations only.
-    With noise_at distributed: secure_threshold, the fewest survivors of a round, over whom the noise is spread
-    (just above half of secure_cohort where absent); secure_cohort, the largest cohort that is asked (the expected one
-    and four standard deviations where absent); colluders, how many devices may tell the server their noise.
-    metrics: what clients tell of the model's quality, nothing where absent. renew_every_days: the budget holds for each
-    such period of the public calendar, which needs retention_days: older slates and events are dropped before training.
+    max_grad_norm: the clip C of a unit's gradient, or of a client's whole update. epsilon: the target from which
+    the noise multiplier is calibrated over the whole run; give it or noise_multiplier, not both. budget_epsilon:
+    where the ledger that is charged refuses (the target where absent). participations: of one client in a run, for
+    which noise that no sampling amplifies is calibrated (the rounds where absent). participation_epsilon: where a
+    device's own ledger refuses under central noise. clipping adaptive: C follows the quantile `clip_quantile` of
+    the updates' norms, at the cost of a noisy count with standard deviation `clip_count_noise` (a twentieth of the
+    cohort where absent). noise_cohort_size: a simulation's small cohort stands for one of that size. cohorts:
+    `poisson`, or `stream` where nobody vouches for a sample: noise correlated over the rounds, charged once a run,
+    and no device in more than `participations` rounds. population: names the people of a population ledger. ledger:
+    `throwaway` or the path of a file. noise: `seeded` in simulations only. With noise_at distributed:
+    secure_threshold, the fewest survivors of a round, over whom the noise is spread (just above half of
+    secure_cohort where absent); secure_cohort, the largest cohort that is asked (the expected one and four standard
+    deviations where absent); colluders, how many devices may tell the server their noise. metrics: what clients
+    tell of the model's quality, nothing where absent. renew_every_days: the budget holds for each such period of
+    the public calendar, which needs retention_days: older slates and events are dropped before training.
     """
 
     mechanism: Literal["no_privacy", "dp_sgd", "client_update"] = "no_privacy"
@@ -197,6 +199,7 @@ class PrivacySettings:
     clip_learning_rate: float = 0.2
     clip_count_noise: float | None = None
     noise_cohort_size: int | None = None
+    cohorts: Literal["poisson", "stream"] = "poisson"
     population: str = "population"
     metrics: MetricsSettings | None = None
     renew_every_days: float | None = None
@@ -285,13 +288,39 @@ class PrivacySettings:
             )
         check_distributed(self)
         if self.mechanism == "client_update":
+            self._check_stream()
             return
-        for name, plain in (("noise_at", "central"), ("clipping", "fixed"), ("noise_cohort_size", None)):
+        for name, plain in (
+            ("noise_at", "central"),
+            ("clipping", "fixed"),
+            ("noise_cohort_size", None),
+            ("cohorts", "poisson"),
+        ):
             if getattr(self, name) != plain:
                 raise ConfigError(
                     f"Expected privacy.{name}={getattr(self, name)} with privacy.mechanism: client_update alone; "
                     f"leave privacy.{name} out with {self.mechanism}."
                 )
+
+    def _check_stream(self) -> None:
+        if self.cohorts != "stream":
+            return
+        for name, plain in (("noise_at", "central"), ("clipping", "fixed"), ("noise_cohort_size", None)):
+            if getattr(self, name) != plain:
+                raise ConfigError(
+                    f"Expected privacy.{name}={getattr(self, name)} to be {plain} with privacy.cohorts: stream, whose "
+                    f"noise is one plan of the server's; leave privacy.{name} out."
+                )
+        if self.participations is None:
+            raise ConfigError(
+                "Expected privacy.participations with privacy.cohorts: stream: in how many rounds one device takes "
+                "part at most, evenly apart; set it, for example to 5."
+            )
+
+    @property
+    def stream(self) -> bool:
+        """Whether the noise is correlated over the rounds of a run whose cohorts nobody sampled."""
+        return self.mechanism == "client_update" and self.cohorts == "stream"
 
     @property
     def central(self) -> bool:

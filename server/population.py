@@ -26,6 +26,7 @@ from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise, poisson
 from mmrank.protocol import TrainRequest
 from mmrank.settings import Settings
 from mmrank.wire import input_hash
+from server.streams import Stream, open_stream
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Population:
         return SeededNoise(self.settings.seed, "population", purpose, request.run, request.round_number, digest)
 
 
-def open_population(settings: Settings, *, state_dir: Path) -> Population | None:
+def open_population(settings: Settings, *, state_dir: Path) -> Population | Stream | None:
     """The server's half of a run whose unit is the client; None for every other mechanism."""
     privacy = settings.privacy
     if privacy.mechanism == "no_privacy" and privacy.ledger != "throwaway":
@@ -116,6 +117,8 @@ def open_population(settings: Settings, *, state_dir: Path) -> Population | None
         account = population_ledger(settings, state_dir=state_dir).account(
             population_key(settings), policy_of(settings)
         )
+    if mechanism.stream is not None and account is not None:
+        return open_stream(settings, mechanism=mechanism, account=account, state_dir=state_dir)
     return Population(settings=settings, mechanism=mechanism, account=account)
 
 

@@ -33,6 +33,7 @@ from server.measures import Measured, ask, asked, due, measured, rolled_back
 from server.population import Population, open_population
 from server.secure_exchange import SumMessenger
 from server.secure_rounds import SecurePopulation, Summed, open_secure
+from server.streams import Stream
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ def run_rounds(
     """
     rule: Rule = components.build("server.aggregation", settings.federation.aggregation)
     now = _begin(settings, initial, rule, checkpoint_dir, resume)
-    population: Population | SecurePopulation | None = (
+    population: Population | Stream | SecurePopulation | None = (
         open_secure(settings, parameters=initial, state_dir=checkpoint_dir.parent, roster=roster)
         if settings.privacy.distributed
         else open_population(settings, state_dir=checkpoint_dir.parent)
@@ -356,7 +357,7 @@ class _Faults:
     """What an update of the right names and shapes may be wrong in all the same."""
 
     max_update_norm: float | None
-    population: Population | None
+    population: Population | Stream | None
     clip_norm: float
 
     def of(self, update: Mapping[str, np.ndarray]) -> str | None:
@@ -376,7 +377,7 @@ def _advance(
     rule: Rule,
     settings: Settings,
     merchants: frozenset[str],
-    population: Population | None,
+    population: Population | Stream | None,
     request: TrainRequest,
 ) -> tuple[Checkpoint, bool, Mapping[str, np.ndarray] | None]:
     """The state after the round, whether its replies were enough to move the model, and the population's mean."""
@@ -390,6 +391,8 @@ def _advance(
     )
     if population is not None:  # noise is released whoever replied: an absent round would tell who did
         mean, clip_norm = population.aggregate(replies.updates, now.parameters, now.clip_norm, request)
+        if mean is None:
+            return replace(after, kept_rounds=now.kept_rounds + 1), False, None
         state, parameters = rule.apply(now.state, now.parameters, {settings.privacy.population: mean})
         return replace(after, state=state, parameters=parameters, clip_norm=clip_norm), True, mean
     if len(replies.updates) < settings.federation.min_replies:
@@ -427,7 +430,7 @@ def _report(
     cohort: Sequence[str],
     aggregated: bool,
     seconds: float,
-    population: Population | SecurePopulation | None,
+    population: Population | Stream | SecurePopulation | None,
     found: Measured | None,
 ) -> RoundReport:
     spent = list(now.epsilon.values())

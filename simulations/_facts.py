@@ -59,6 +59,12 @@ PROMISES = {
         "colluders",
         EVERYBODY,
     ),
+    "stream": _Promise(
+        "zero-out of all that one client contributed to the run",
+        "none counted: cohorts that nobody sampled, a client in at most so many rounds, evenly apart",
+        "the server, which sees each clipped update and adds the noise",
+        "those who see the released models, but no update",
+    ),
     "local": _Promise(
         "replace one client's data", "none counted: each participation is charged in full", CLIENT_ALONE, EVERYBODY
     ),
@@ -68,7 +74,7 @@ PROMISES = {
 def promise_of(privacy: PrivacySettings) -> _Promise:
     """What the settings promise, in words."""
     if privacy.mechanism == "client_update":
-        return PROMISES[privacy.noise_at]
+        return PROMISES["stream" if privacy.stream else privacy.noise_at]
     return PROMISES[privacy.unit if privacy.mechanism == "dp_sgd" else privacy.mechanism]
 
 
@@ -113,6 +119,9 @@ def privacy_facts(settings: Settings, state_dir: Path) -> dict[str, Any]:
         "sampling_rate": event.sampling_rate,
         "max_grad_norm": privacy.max_grad_norm if private else float("inf"),
         "clipping": privacy.clipping,
+        "participations": mechanism.stream.max_participations
+        if isinstance(mechanism, ClientUpdate) and mechanism.stream is not None
+        else None,
         "noise_cohort_size": privacy.noise_cohort_size,
         "secure_threshold": mechanism.shares.threshold if isinstance(mechanism, DistributedUpdate) else None,
         "secure_cohort": mechanism.shares.cohort if isinstance(mechanism, DistributedUpdate) else None,

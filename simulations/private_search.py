@@ -213,6 +213,8 @@ def training_history(settings: Settings, view: View) -> History:
                 "search with --view released, or set privacy.noise_at: local."
             )
         event = mechanism.population_event
+        if settings.privacy.stream:  # the whole run's, once
+            return (event,)
     return (replace(event, steps=event.steps * settings.federation.rounds),)
 
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from mmrank.errors import PrivacyError
 from mmrank.privacy.accountant import Event
+from mmrank.privacy.correlated import CorrelatedNoise
 from mmrank.privacy.mechanism import LocalProblem
 from mmrank.privacy.metrics_release import planned_events
 from mmrank.privacy.no_privacy import NoPrivacy
@@ -55,7 +56,8 @@ class ClientUpdate:
     epsilon([population_event] * T, delta) against whoever sees them but not the updates, whichever client's data become
     empty. local: what one client sends in k rounds is so for epsilon([event] * k, delta), against everybody.
 
-    noise_multiplier: z. max_grad_norm: C, in the first round where it adapts. sampling_rate: q, with which each client
+    noise_multiplier: z. stream: noise correlated over a whole run in place of each round's own, for cohorts that
+    nobody sampled. max_grad_norm: C, in the first round where it adapts. sampling_rate: q, with which each client
     enters a round, independently. cohort_size: the public denominator. count_noise: s, None with a fixed clip.
     """
 
@@ -70,6 +72,7 @@ class ClientUpdate:
     clip_quantile: float = 0.5
     clip_learning_rate: float = 0.2
     noise_cohort_size: int | None = None
+    stream: CorrelatedNoise | None = None
 
     name: ClassVar[str] = "client_update"
     unit: ClassVar[str] = "client"
@@ -103,13 +106,23 @@ class ClientUpdate:
 
     @property
     def event(self) -> Event:
-        """What one round costs the client that takes part: its own ledger's charge, unamplified."""
+        """What one round costs the client that takes part: its own ledger's charge, unamplified.
+
+        In a stream, see CorrelatedNoise.participation_event.
+        """
+        if self.stream is not None:
+            return self.stream.participation_event
         distance = 2 if self.noise_at == "local" else 1  # replace-one against zero-out
         return Event(sampling_rate=1.0, noise_multiplier=self.noise_multiplier / distance, steps=1)
 
     @property
     def population_event(self) -> Event:
-        """What one round costs every registered client, drawn or not, against those who see the models (central)."""
+        """What one round costs every registered client, drawn or not, against those who see the models (central).
+
+        In a stream, what the whole run does.
+        """
+        if self.stream is not None:
+            return self.stream.event
         return Event(sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier, steps=1)
 
     @property
@@ -161,10 +174,9 @@ class ClientUpdate:
 
         The sum gets its noise whatever it holds, nothing included, and is divided by the public cohort_size.
         """
-        total = {name: np.zeros(array.shape) for name, array in like.items()}
-        for client in sorted(updates):  # a fixed order gives the same bits
-            for name in total:
-                total[name] += updates[client][name]
+        total = sum_of(updates, like)
+        if self.stream is not None:
+            raise PrivacyError("The noise of a stream is kept by its server alone; add the sum's there.")
         if self.noise_at == "central":
             shrunk = self.cohort_size / self.noise_cohort_size if self.noise_cohort_size else 1.0
             total = _noisy(total, self.update_noise * clip * shrunk, noise)
@@ -182,6 +194,15 @@ class ClientUpdate:
             error = math.copysign(1.0, error)
         moved = clip * math.exp(-self.clip_learning_rate * error)
         return float(np.float32(min(max(moved, CLIP_BOUNDS[0] * 2), CLIP_BOUNDS[1] / 2)))  # as it travels
+
+
+def sum_of(updates: Mapping[str, Update], like: Update) -> dict[str, np.ndarray]:
+    """The exact sum, float64 with the names and shapes of `like`; a fixed order of clients gives the same bits."""
+    total = {name: np.zeros(array.shape) for name, array in like.items()}
+    for client in sorted(updates):
+        for name in total:
+            total[name] += updates[client][name]
+    return total
 
 
 def norm_of(update: Update) -> float:
@@ -214,6 +235,12 @@ def from_settings(
     if privacy.noise_at == "distributed":
         raise PrivacyError("privacy.noise_at=distributed has a mechanism of its own; use build_mechanism.")
     noise_multiplier = privacy.noise_multiplier
+    if privacy.stream:
+        noise_multiplier = _stream(privacy, rounds, 1.0).sensitivity * (
+            calibrate(sampling_rate=1.0, steps=1, epsilon=privacy.epsilon, delta=privacy.delta, cache_dir=cache_dir)
+            if privacy.epsilon is not None
+            else privacy.noise_multiplier or 0.0
+        )
     if noise_multiplier is None:
         if privacy.epsilon is None:
             raise PrivacyError("Expected privacy.epsilon or privacy.noise_multiplier; set one of them.")
@@ -242,4 +269,17 @@ def from_settings(
         clip_quantile=privacy.clip_quantile,
         clip_learning_rate=privacy.clip_learning_rate,
         noise_cohort_size=privacy.noise_cohort_size,
+        stream=_stream(privacy, rounds, noise_multiplier) if privacy.stream else None,
+    )
+
+
+def _stream(privacy: PrivacySettings, rounds: int, noise_multiplier: float) -> CorrelatedNoise:
+    """A device takes part in at most k rounds, any two at least rounds // k apart."""
+    most = participations(privacy, rounds)
+    return CorrelatedNoise(
+        rounds=rounds,
+        noise_multiplier=noise_multiplier,
+        max_participations=most,
+        min_separation=max(rounds // most, 1),
+        max_grad_norm=privacy.max_grad_norm,
     )

@@ -8,6 +8,7 @@ first round. `noise_file` keeps the state through a restart.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NoReturn
@@ -68,6 +69,20 @@ class CorrelatedNoise:
     def event(self) -> Event:
         """What the whole run costs each client, however often it takes part: charge it once, before round 1."""
         return Event(sampling_rate=1.0, noise_multiplier=self.noise_multiplier / self.sensitivity, steps=1)
+
+    @cached_property
+    def participation_event(self) -> Event:
+        """A charge for each participation, such that those of any number of them together cost no less than they do.
+
+        For the ledger of the client itself, which need not know how often it will be asked: of j participations the
+        sensitivity is s_j, and the largest s_j / sqrt(j) bounds them all.
+        """
+        most = max(
+            self.matrix.sensitivity(self.rounds, max_participations=taken, min_separation=self.min_separation)
+            / math.sqrt(taken)
+            for taken in range(1, self.max_participations + 1)
+        )
+        return Event(sampling_rate=1.0, noise_multiplier=self.noise_multiplier / most, steps=1)
 
     @property
     def std(self) -> float:

@@ -100,6 +100,11 @@ def audited(settings: Settings, seed: int) -> Settings:
             f"Expected privacy.noise_cohort_size={privacy.noise_cohort_size} to be left out: it draws less noise than "
             "is charged, which an audit would find; audit a run with the noise of its own cohort."
         )
+    if privacy.stream:
+        raise ConfigError(
+            "Expected privacy.cohorts=stream to be poisson: an audit knows independent rounds, and no noise that is "
+            "correlated over them."
+        )
     if privacy.noise_at not in NOISE_AT:
         raise ConfigError(
             f"Expected privacy.noise_at={privacy.noise_at} to be one of {', '.join(NOISE_AT)}, whose releases an audit "

@@ -151,6 +151,12 @@ def ask_of(settings: Settings) -> Ask:
         dimension = model_facts(settings)["trainable_parameters"]
         mechanism = build_mechanism(privacy, settings.training, settings.federation, dimension=dimension)
         common["noise_multiplier"] = mechanism.event.noise_multiplier
+    if privacy.stream:
+        raise ConfigError(
+            f"Expected privacy.cohorts=stream to be poisson in a plan by rounds: a stream is one release for the whole run, "
+            f"at epsilon={privacy.epsilon} or noise_multiplier={privacy.noise_multiplier}; plan it as --sampling-rate 1 "
+            "--rounds 1 --mechanism client_update."
+        )
     if not privacy.central:  # noise that no sampling amplifies is planned for a client's own rounds
         common["rounds"] = participations(privacy, rounds)
     return Ask(**common, sampling_rate=privacy.sampling_rate, noise_at=privacy.noise_at)
