@@ -153,9 +153,9 @@ def ask_of(settings: Settings) -> Ask:
         common["noise_multiplier"] = mechanism.event.noise_multiplier
     if privacy.stream:
         raise ConfigError(
-            f"Expected privacy.cohorts=stream to be poisson in a plan by rounds: a stream is one release for the whole run, "
-            f"at epsilon={privacy.epsilon} or noise_multiplier={privacy.noise_multiplier}; plan it as --sampling-rate 1 "
-            "--rounds 1 --mechanism client_update."
+            "Expected privacy.cohorts=stream to be poisson in a plan by rounds: a stream is one release for the whole "
+            f"run, at epsilon={privacy.epsilon} or noise_multiplier={privacy.noise_multiplier}; plan it with "
+            "--mechanism client_update --sampling-rate 1 --rounds 1."
         )
     if not privacy.central:  # noise that no sampling amplifies is planned for a client's own rounds
         common["rounds"] = participations(privacy, rounds)
