@@ -18,15 +18,18 @@ from client.secure_keys import SecureKeys
 from client.secure_store import Row, SecureStore
 from mmrank.errors import BudgetExhaustedError, SecureSumError
 from mmrank.privacy.distributed_update import DistributedUpdate
-from mmrank.protocol import SumReply, SumRequest
+from mmrank.protocol import NO_HEAD, Head, SumReply, SumRequest
 from mmrank.secure_sum import arrays
 from mmrank.secure_sum.client import SumClient
 from mmrank.secure_sum.sum_round import SumRound
 from mmrank.wire import input_hash
 
-Contribution = Callable[[SumRequest, SumRound], tuple[np.ndarray, float]]
-"""(request, round) -> (this device's noisy residues [length], its ledger's epsilon): charged before it trains."""
+Contribution = Callable[[SumRequest, SumRound], tuple[np.ndarray, float, Head]]
+"""(request, round) -> (this device's noisy residues [length], its ledger's epsilon and head): charged, then trained."""
 Arrays = Mapping[str, np.ndarray]
+Standing = tuple[float, Head]
+UNCHARGED: Standing = (0.0, NO_HEAD)
+"""What the steps say that charge nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +63,7 @@ class SecureRounds:
             raise SecureSumError(f"{self.client} did not enter round {request.round_number}; it begins with advertise.")
         round_ = self._round(request, row.cohort)
         machine = SumClient.restore(row.state, round_, **self._self())
-        answered, epsilon = self._step(request, round_, machine)
-        reply = self._reply(request, answered, epsilon)
+        reply = self._reply(request, *self._step(request, round_, machine))
         # at the end the secrets are let go of; the row stays, and with it the refusal of another such round
         self.store.advance(row.stage, machine.stage, machine.save(), request, reply)
         return reply
@@ -73,22 +75,22 @@ class SecureRounds:
             raise BudgetExhaustedError(f"{self.client} can't pay for another round; it is not begun.")
         round_ = self._round(request, arrays.cohort_from(request.arrays))
         machine = SumClient(round_, **self._self())
-        reply = self._reply(request, arrays.advert_to(machine.advertise()), 0.0)
+        reply = self._reply(request, arrays.advert_to(machine.advertise()), UNCHARGED)
         self.store.enter(round_, machine.stage, machine.save(), request, reply)
         return reply
 
-    def _step(self, request: SumRequest, round_: SumRound, machine: SumClient) -> tuple[Arrays, float]:
+    def _step(self, request: SumRequest, round_: SumRound, machine: SumClient) -> tuple[Arrays, Standing]:
         given = request.arrays
         if request.step == "share":
-            return arrays.shares_to(machine.share(arrays.adverts_from(given, round_)), round_), 0.0
+            return arrays.shares_to(machine.share(arrays.adverts_from(given, round_)), round_), UNCHARGED
         if request.step == "mask":
             inbox = arrays.inbox_from(given, round_)
             machine.check_inbox(inbox)  # what could refuse does so before the charge
-            values, epsilon = self.contribute(request, round_)
-            return arrays.masked_to(machine.mask(values, inbox)), epsilon
+            values, epsilon, head = self.contribute(request, round_)
+            return arrays.masked_to(machine.mask(values, inbox)), (epsilon, head)
         if request.step == "confirm":
-            return arrays.signature_to(machine.confirm(arrays.survivors_from(given, round_))), 0.0
-        return arrays.reveal_to(machine.unmask(arrays.confirmations_from(given, round_)), round_), 0.0
+            return arrays.signature_to(machine.confirm(arrays.survivors_from(given, round_))), UNCHARGED
+        return arrays.reveal_to(machine.unmask(arrays.confirmations_from(given, round_)), round_), UNCHARGED
 
     def _round(self, request: SumRequest, cohort: tuple[str, ...]) -> SumRound:
         return self.mechanism.shares.sum_round(run=request.run, round_number=request.round_number, cohort=cohort)
@@ -96,7 +98,8 @@ class SecureRounds:
     def _self(self) -> dict[str, Any]:
         return {"client": self.client, "identity": self.keys.identity(self.client), "roster": self.keys.roster}
 
-    def _reply(self, request: SumRequest, answered: Arrays, epsilon: float) -> SumReply:
+    def _reply(self, request: SumRequest, answered: Arrays, standing: Standing) -> SumReply:
+        epsilon, (entries, head) = standing
         return SumReply(
             code="ok",
             client=self.client,
@@ -104,6 +107,8 @@ class SecureRounds:
             step=request.step,
             epsilon=epsilon,
             arrays=answered,
+            ledger_count=entries,
+            ledger_head=head,
         )
 
 

@@ -149,7 +149,8 @@ def _forget(connection: sqlite3.Connection, client: str, up_to: int) -> None:
 
 
 def _keep(connection: sqlite3.Connection, request: SumRequest, reply: SumReply) -> None:
-    head = json.dumps({"code": reply.code, "epsilon": reply.epsilon})
+    names = ("code", "epsilon", "ledger_count", "ledger_head")
+    head = json.dumps({name: getattr(reply, name) for name in names})
     connection.execute(
         "INSERT INTO answers (run, client, round, step, request, head, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (request.run, reply.client, request.round_number, request.step, digest(request), head, _body(reply.arrays)),
@@ -161,7 +162,7 @@ def _body(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _unpack(head: str, body: bytes, client: str, request: SumRequest) -> SumReply:
-    values: Mapping[str, float | str] = json.loads(head)
+    values: Mapping[str, float | int | str] = json.loads(head)
     return SumReply(
         code=check_code(str(values["code"])),
         client=client,
@@ -169,4 +170,6 @@ def _unpack(head: str, body: bytes, client: str, request: SumRequest) -> SumRepl
         step=check_step(request.step),
         epsilon=float(values["epsilon"]),
         arrays=load(body),
+        ledger_count=int(values["ledger_count"]),
+        ledger_head=str(values["ledger_head"]),
     )

@@ -128,11 +128,11 @@ class Vault:
                 mechanism=mechanism,
                 keys=self.workspace.secure_keys,
                 store=self.workspace.secure_store,
-                affords=lambda: self._account().affords(mechanism.event),
+                affords=lambda: self._account().affords(mechanism.event, acknowledged=request.acknowledged),
                 contribute=self._contribute,
             ).answer(request)
         except BudgetExhaustedError:
-            return self._without_arrays(request, "exhausted")
+            return self._without_arrays(request, "exhausted", self._account())
         except (SecureSumError, PrivacyError) as error:
             logger.error("The client refuses a step of a secure sum: %s", error)
             return self._without_arrays(request, "refused")
@@ -234,10 +234,12 @@ class Vault:
             round_number=request.round_number,
             config_sha256=request.config_sha256,
             parameters=model_from(request.arrays),
+            ledger_count=request.ledger_count,
+            ledger_head=request.ledger_head,
         )
 
-    def _contribute(self, request: SumRequest, round_: SumRound) -> tuple[np.ndarray, float]:
-        """(this device's residues with its share of the noise, epsilon): charged, then trained, as `_train`."""
+    def _contribute(self, request: SumRequest, round_: SumRound) -> tuple[np.ndarray, float, Head]:
+        """(this device's residues with its share of the noise, epsilon, head): charged, then trained, as `_train`."""
         workspace, mechanism, asked = self.workspace, self.workspace.mechanism, self._in_sum(request)
         if not isinstance(mechanism, DistributedUpdate):
             raise PrivacyError("A secure sum is for privacy.noise_at: distributed alone.")
@@ -248,7 +250,7 @@ class Vault:
         else:
             # a charge without a kept answer belongs to a training that was cut short, whose mask was never used
             epsilon = self._claim(asked, digest, mechanism.event)
-        return self._update(asked, noise, mechanism.for_round(round_), now)[VALUES], epsilon
+        return self._update(asked, noise, mechanism.for_round(round_), now)[VALUES], epsilon, self._head()
 
     def _train(self, request: TrainRequest) -> TrainReply:
         workspace, mechanism = self.workspace, self.workspace.mechanism
@@ -415,14 +417,14 @@ class Vault:
             code=code, client=self.client_id, round_number=request.round_number, update={}, **_standing(account)
         )
 
-    def _without_arrays(self, request: SumRequest, code: Code) -> SumReply:
+    def _without_arrays(self, request: SumRequest, code: Code, account: Account | None = None) -> SumReply:
         return SumReply(
             code=code,
             client=self.client_id,
             round_number=request.round_number,
             step=request.step,
-            epsilon=self._account().epsilon() if code == "exhausted" else 0.0,
             arrays={},
+            **_standing(account),
         )
 
     def _without_metrics(self, request: EvaluateRequest, code: Code, account: Account | None = None) -> EvaluateReply:

@@ -147,7 +147,7 @@ class SumRequest:
     """One step of the secure sum of round `round_number` of run `run`, to one client.
 
     arrays: what mmrank.secure_sum.arrays lists for the step. Threshold, length and modulus are in no message: each
-    client knows its own.
+    client knows its own. ledger_count, ledger_head: as in TrainRequest.
     """
 
     run: str
@@ -155,13 +155,21 @@ class SumRequest:
     config_sha256: str
     step: Step
     arrays: Mapping[str, np.ndarray]
+    ledger_count: int = 0
+    ledger_head: str = ""
+
+    @property
+    def acknowledged(self) -> Head:
+        """As one value."""
+        return self.ledger_count, self.ledger_head
 
 
 @dataclass(frozen=True, kw_only=True)
 class SumReply:
     """The client's answer to one step; `arrays` are empty unless code is ok.
 
-    epsilon: as in TrainReply, after the step `mask`, and where the budget would be passed; 0 in the others.
+    epsilon and the ledger's head: as in TrainReply, after the step `mask`, and where the budget would be passed; 0 and
+    no head in the others.
     """
 
     code: Code
@@ -170,6 +178,13 @@ class SumReply:
     step: Step
     epsilon: float
     arrays: Mapping[str, np.ndarray]
+    ledger_count: int = 0
+    ledger_head: str = ""
+
+    @property
+    def head(self) -> Head:
+        """As one value."""
+        return self.ledger_count, self.ledger_head
 
 
 def check_update(update: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> str | None:

@@ -198,7 +198,7 @@ def metrics_fault(reply: EvaluateReply, request: EvaluateRequest, client: str, *
     return check_update(reply.metrics, {METRIC_SUM: np.zeros(length, np.float32)})
 
 
-def _scalar_fault(reply: Reply, request: Request, client: str) -> str | None:
+def _scalar_fault(reply: Reply | SumReply, request: Request | SumRequest, client: str) -> str | None:
     if reply.client != client:
         return f"it names client {reply.client!r}"
     if reply.round_number != request.round_number:
@@ -213,12 +213,11 @@ def _scalar_fault(reply: Reply, request: Request, client: str) -> str | None:
 
 def sum_reply_fault(reply: SumReply, request: SumRequest, client: str) -> str | None:
     """Why `reply` is no answer of `client` to that step of a secure sum, or None where it is; see reply_fault."""
-    if reply.client != client:
-        return f"it names client {reply.client!r}"
-    if (reply.round_number, reply.step) != (request.round_number, request.step):
-        return f"it answers {reply.step} of round {reply.round_number}"
-    if math.isnan(reply.epsilon) or reply.epsilon < 0:
-        return f"epsilon={reply.epsilon} is below 0 or no number"
+    fault = _scalar_fault(reply, request, client)
+    if fault is not None:
+        return fault
+    if reply.step != request.step:
+        return f"it answers {reply.step} of round {reply.round_number}, not {request.step}"
     if reply.code != "ok":
         return "it carries arrays with a code other than ok" if reply.arrays else None
     return fault_from_client(reply.step, reply.arrays)

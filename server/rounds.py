@@ -167,7 +167,7 @@ def run_rounds(
             break
         mean: Mapping[str, np.ndarray] | None = None
         if isinstance(population, SecurePopulation):
-            summed = population.sum(messenger, cohort, request, on_client)
+            summed = population.sum(messenger, cohort, request, on_client, now.heads)
             replies = _Replies(**summed.replies)
             now, aggregated = _advance_by_sum(now, summed, replies, rule, settings)
         else:
@@ -417,6 +417,7 @@ def _advance_by_sum(
         round_number=now.round_number + 1,
         exhausted=now.exhausted | replies.exhausted,
         epsilon={**now.epsilon, **replies.epsilon},
+        heads={**now.heads, **replies.heads},
     )
     if summed.mean is None:
         return replace(after, kept_rounds=now.kept_rounds + 1), False

@@ -11,11 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmrank.errors import ProtocolError, SecureSumError
-from mmrank.protocol import Step, SumReply, SumRequest, TrainRequest
+from mmrank.protocol import NO_HEAD, Head, Step, SumReply, SumRequest, TrainRequest
 from mmrank.secure_sum import arrays
 from mmrank.secure_sum.server import SumServer
 from mmrank.secure_sum.sum_round import SumRound
 from mmrank.wire import sum_reply_fault
+from server.measures import rolled_back
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,10 @@ class SumMessenger(Protocol):
 
 @dataclass(kw_only=True)
 class SumExchange:
-    """One secure sum over a messenger. A client that misses a step, or whose answer does not fit, is out of it."""
+    """One secure sum over a messenger. A client that misses a step, or whose answer does not fit, is out of it.
+
+    acknowledged: by client, the head of its ledger that its requests name.
+    """
 
     messenger: SumMessenger
     round_: SumRound
@@ -46,17 +50,19 @@ class SumExchange:
     request: TrainRequest
     timeout_seconds: float
     on_client: OnClient | None
+    acknowledged: Mapping[str, Head] = field(default_factory=dict)
     codes: Counter[str] = field(default_factory=Counter)
     dropped: dict[str, str] = field(default_factory=dict)
     exhausted: set[str] = field(default_factory=set)
     epsilon: dict[str, float] = field(default_factory=dict)
+    heads: dict[str, Head] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
 
     @property
     def replies(self) -> dict[str, Any]:
         """What server.rounds reports of the round."""
-        names = ("codes", "dropped", "exhausted", "epsilon", "bytes_up", "bytes_down")
+        names = ("codes", "dropped", "exhausted", "epsilon", "heads", "bytes_up", "bytes_down")
         return {name: getattr(self, name) for name in names}
 
     def total(self) -> np.ndarray:
@@ -100,16 +106,7 @@ class SumExchange:
 
     def _step(self, step: Step, asked: Mapping[str, Mapping[str, np.ndarray]], receive: Receive) -> None:
         """Ask each client for its part; the order of the answers decides nothing."""
-        requests = {
-            client: SumRequest(
-                run=self.round_.run,
-                round_number=self.round_.round_number,
-                config_sha256=self.request.config_sha256,
-                step=step,
-                arrays=given,
-            )
-            for client, given in asked.items()
-        }
+        requests = {client: self._request(step, client, given) for client, given in asked.items()}
         self.bytes_down += sum(array.nbytes for given in asked.values() for array in given.values())
         waiting = set(requests)
         for client, reply in self.messenger.ask(requests, self.timeout_seconds):
@@ -125,6 +122,18 @@ class SumExchange:
         for client in waiting:
             self.dropped[client] = f"at {step} no answer within {self.timeout_seconds} s"
 
+    def _request(self, step: Step, client: str, given: Mapping[str, np.ndarray]) -> SumRequest:
+        entries, head = self.acknowledged.get(client, NO_HEAD)
+        return SumRequest(
+            run=self.round_.run,
+            round_number=self.round_.round_number,
+            config_sha256=self.request.config_sha256,
+            step=step,
+            arrays=given,
+            ledger_count=entries,
+            ledger_head=head,
+        )
+
     def _received(
         self, client: str, reply: SumReply | ProtocolError, request: SumRequest, receive: Receive
     ) -> str | None:
@@ -133,14 +142,17 @@ class SumExchange:
             return str(reply).rstrip(".")
         self.bytes_up += sum(array.nbytes for array in reply.arrays.values())
         fault = sum_reply_fault(reply, request, client)
+        charged = reply.code == "exhausted" or (reply.code == "ok" and reply.step == "mask")
+        if fault is None and charged:
+            fault = rolled_back(reply.head, request.acknowledged)
         if fault is not None:
             return fault
         if reply.code != "ok" or reply.step == "mask":
             self.codes[reply.code] += 1
         if reply.code == "exhausted":
             self.exhausted.add(client)
-        if reply.code == "exhausted" or (reply.code == "ok" and reply.step == "mask"):
-            self.epsilon[client] = reply.epsilon
+        if charged:
+            self.epsilon[client], self.heads[client] = reply.epsilon, reply.head
         if reply.code != "ok":
             return f"it answered {reply.code}"
         try:

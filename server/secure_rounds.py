@@ -22,7 +22,7 @@ from mmrank.errors import ConfigError, PrivacyError, SecureSumError
 from mmrank.privacy.distributed_update import DistributedUpdate, dimension_of
 from mmrank.privacy.mechanism import build_mechanism
 from mmrank.privacy.noise import Noise, SecureNoise, SeededNoise, poisson
-from mmrank.protocol import TrainRequest
+from mmrank.protocol import Head, TrainRequest
 from mmrank.secure_sum.keys import Roster
 from mmrank.secure_sum.server import SumServer
 from mmrank.settings import Settings
@@ -86,9 +86,14 @@ class SecurePopulation:
         return []
 
     def sum(
-        self, messenger: SumMessenger, cohort: Sequence[str], request: TrainRequest, on_client: OnClient | None
+        self,
+        messenger: SumMessenger,
+        cohort: Sequence[str],
+        request: TrainRequest,
+        on_client: OnClient | None,
+        acknowledged: Mapping[str, Head] | None = None,
     ) -> Summed:
-        """Play the round with `cohort`."""
+        """Play the round with `cohort`. acknowledged: by client, the head of its ledger that was acknowledged last."""
         if not cohort:
             logger.warning(
                 "Round %d: none of %d draws had %d to %d clients; it is thrown away before anybody is asked. Set "
@@ -108,6 +113,7 @@ class SecurePopulation:
             request=request,
             timeout_seconds=self.settings.federation.reply_timeout_seconds,
             on_client=on_client,
+            acknowledged=acknowledged or {},
         )
         mean: dict[str, np.ndarray] | None = None
         try:

@@ -10,8 +10,10 @@ from flwr.app import Array, ConfigRecord, RecordDict
 from mmrank.errors import DatasetError, ProtocolError
 from mmrank.protocol import STEPS, SumReply, SumRequest, TrainRequest
 from mmrank.secure_sum import arrays
+from mmrank.secure_sum.server import SumServer
 from mmrank.wire import ARRAYS, SCALARS, from_plain, scalar_fields, sum_reply_fault, to_plain
 from server.app import _read
+from server.secure_exchange import SumExchange
 from server.secure_rounds import open_secure
 from tests.engines.secure_federation import DISTRIBUTED
 from tests.test_wire import (
@@ -54,9 +56,9 @@ class SumWire(Wire):
                 replies.append((client, _read(SumReply, super().ask(client, content_of(request), "query.sum"))))
         return iter(replies)
 
-    def sum(self, round_number=1):
+    def sum(self, round_number=1, acknowledged=None):
         request = self.request(round_number)
-        return self.population.sum(self, self.clients, request, None)
+        return self.population.sum(self, self.clients, request, None, acknowledged)
 
     def request(self, round_number=1):
 
@@ -145,9 +147,54 @@ def test_an_exceptions_text_stays_at_home_and_the_client_falls_out(tmp_path, cac
     assert SECRET not in caplog.text
 
 
+def test_a_device_whose_ledger_was_put_back_falls_out_and_the_sum_goes_on(tmp_path, cache):
+    wire = SumWire(tmp_path, cache)
+    first = wire.sum(1)
+    heads = first.replies["heads"]
+    assert set(heads) == set(wire.clients)
+    assert {count for count, _ in heads.values()} == {1}
+    again = wire.sum(2, acknowledged=heads)
+    assert again.replies["dropped"] == {}
+    assert {count for count, _ in again.replies["heads"].values()} == {2}
+    ahead = {**again.replies["heads"], "device-000003": (3, "0" * 64)}
+    with_a_copy = wire.sum(3, acknowledged=ahead)
+    assert with_a_copy.replies["dropped"] == {"device-000003": "at advertise it answered refused"}
+    assert with_a_copy.mean is not None
+    assert "device-000003" not in with_a_copy.replies["heads"]
+
+
+def test_a_server_takes_no_vector_of_a_ledger_that_stands_behind(tmp_path, cache):
+    wire = SumWire(tmp_path, cache)
+    exchange = exchange_of(wire, {"device-000003": (7, "0" * 64)})
+    asked = exchange._request("mask", "device-000003", {})
+    reply = SumReply(
+        code="ok", client="device-000003", round_number=1, step="mask", epsilon=1.0,
+        arrays={"masked": np.zeros(4, np.uint32)}, ledger_count=6, ledger_head="1" * 64,
+    )  # fmt: skip
+    assert asked.acknowledged == (7, "0" * 64)
+    assert "older state" in exchange._received("device-000003", reply, asked, None)
+    assert exchange.heads == {}
+
+
+def exchange_of(wire, acknowledged):
+    round_ = wire.population.mechanism.shares.sum_round(run="run", round_number=1, cohort=wire.clients)
+    return SumExchange(
+        messenger=wire,
+        round_=round_,
+        server=SumServer(round_, roster=wire.population.roster),
+        request=wire.request(),
+        timeout_seconds=1.0,
+        on_client=None,
+        acknowledged=acknowledged,
+    )
+
+
 PLANTED = {
     "a count": (scalar(num_examples=17), "it has the field num_examples"),
     "another step": (scalar(step="confirm"), "its step is not the request's"),
+    "a head where nothing is charged": (
+        scalar(ledger_count=1, ledger_head="0" * 64), "its ledger_head stands where nothing is charged",
+    ),
     "a number in epsilon": (scalar(epsilon=17.0), "its epsilon stands where nothing is charged"),
     "an array more": (array("count", Array(np.ones(1, np.float32))), "it has the array count"),
     "the vector in the clear": (
@@ -197,9 +244,10 @@ def test_a_reply_answers_its_step():
     assert sum_reply_fault(REPLY, REQUEST, "a") is None
     for changed, said in (
         ({"client": "b"}, "names client 'b'"),
-        ({"round_number": 3}, "answers confirm of round 3"),
+        ({"round_number": 3}, "answers round 3"),
         ({"step": "unmask"}, "answers unmask of round 2"),
         ({"epsilon": -1.0}, "below 0"),
+        ({"ledger_count": 3}, "no head of a ledger"),
         ({"code": "refused"}, "carries arrays"),
         ({"arrays": {}}, "missing or unknown"),
         ({"arrays": {"signature": np.zeros(65, np.uint8)}}, "signature is uint8 of shape (65,)"),

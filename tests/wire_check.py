@@ -95,8 +95,6 @@ def _reply(scalars: ConfigRecord, client: str, asked: Message) -> list[str]:
         found.append("its round is not the request's")
     if math.isnan(scalars["epsilon"]) or scalars["epsilon"] < 0:
         found.append("its epsilon is below 0 or no number")
-    if "ledger_count" not in scalars:  # the steps of a secure sum carry no head
-        return found
     count, head = scalars["ledger_count"], scalars["ledger_head"]
     if count < 0 or not re.fullmatch(r"[0-9a-f]{64}" if count else "", head):
         found.append("its ledger_head is no hash")
@@ -109,6 +107,8 @@ def _sum_reply(scalars: ConfigRecord, client: str, asked: Message) -> list[str]:
         found.append("its step is not the request's")
     if scalars["epsilon"] != 0 and not (scalars["code"] == "exhausted" or scalars["step"] == "mask"):
         found.append("its epsilon stands where nothing is charged")
+    if scalars["ledger_count"] and not (scalars["code"] == "exhausted" or scalars["step"] == "mask"):
+        found.append("its ledger_head stands where nothing is charged")
     return found
 
 

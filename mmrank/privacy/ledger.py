@@ -155,16 +155,18 @@ class Account:
         """
         return self._write(charges, event, plan, acknowledged, again=False)
 
-    def affords(self, event: Event, *, plan: str | None = None) -> bool:
+    def affords(self, event: Event, *, plan: Plan = None, acknowledged: Head | None = None) -> bool:
         """Whether `event` would be charged now and not pass the budget; nothing is written, and nothing is promised.
 
-        Raises OptedOutError where the data may not be used at all.
+        Raises OptedOutError where the data may not be used at all, and LedgerRolledBackError as `charge`.
         """
-        plan, now = default_plan(event) if plan is None else plan, self.ledger.clock_days()
+        with self.ledger.database.read() as connection:
+            _admission.check_acknowledged(connection, self.key, self._row(connection), acknowledged)
         row, history = self._history()
         _admission.check_taking_part(self.key, row)
+        period = _admission.current_period(row, self.policy, self.ledger.clock_days())
         try:
-            self._admitted(row, history, event, plan, _admission.current_period(row, self.policy, now))
+            self._admitted(row, history, event, plan_name(plan, event, history), period)
         except BudgetExhaustedError:
             return False
         return True

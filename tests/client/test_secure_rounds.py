@@ -13,7 +13,7 @@ from client.vault import Vault
 from client.workspace import make_workspace
 from mmrank.errors import ConfigError, SecureSumError
 from mmrank.privacy.accountant import epsilon
-from mmrank.protocol import SumRequest
+from mmrank.protocol import NO_HEAD, SumRequest
 from mmrank.secure_sum import arrays
 from mmrank.secure_sum.keys import Roster
 from tests.engines.secure_federation import settings_of
@@ -107,6 +107,22 @@ def test_each_step_is_answered_once_and_again_as_it_was(tmp_path, cache, noise):
     assert same(cohort.ask(FIRST, "confirm", survivors), signed)
     assert cohort.ask(FIRST, "confirm", arrays.survivors_to(cohort.names[:6], cohort.round_)).code == "refused"
     assert cohort.ask(FIRST, "unmask", arrays.confirmations_to({FIRST: bytes(64)}, cohort.round_)).code == "refused"
+
+
+def test_a_ledger_that_lost_what_was_acknowledged_enters_no_sum(tmp_path, cache):
+    cohort = Cohort(tmp_path, cache)
+    ahead = {"ledger_count": 1, "ledger_head": "0" * 64}
+    refused = cohort.ask(FIRST, "advertise", arrays.cohort_to(cohort.names), **ahead)
+    assert (refused.code, refused.head) == ("refused", NO_HEAD)
+    shares = cohort.share(cohort.advertise())
+    asked = cohort.inbox(shares, FIRST)
+    assert cohort.ask(FIRST, "mask", asked, **ahead).code == "refused"
+    assert cohort.epsilon(FIRST) == 0.0
+    masked = cohort.ask(FIRST, "mask", asked)
+    account = cohort.workspace.ledger.account(cohort.workspace.dataset.data_identity(FIRST), cohort.workspace.policy)
+    assert masked.head == account.head() != NO_HEAD
+    cohort.restart()
+    assert cohort.ask(FIRST, "mask", asked).head == masked.head, "the kept answer, head and all"
 
 
 def test_a_share_that_does_not_open_costs_nothing(tmp_path, cache):
