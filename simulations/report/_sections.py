@@ -56,7 +56,7 @@ def headline(result: Mapping[str, Any]) -> str:
     boxes.append((f"ε = {number(privacy['epsilon_max'])}", f"for one {privacy['unit']}" if private else "no privacy"))
     if private and privacy["ledger"] == "throwaway":
         boxes.append(
-            ("throwaway", "ledger: what was spent is forgotten with the run, so this promises nobody anything")
+            ("throw away", "ledger: throwaway, what was spent is forgotten with the run: no promise to anybody")
         )
     boxes.append((str(result["rounds"]), "rounds"))
     boxes.append(
