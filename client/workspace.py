@@ -324,6 +324,9 @@ def make_workspace(
         features = build_features(
             dataset.catalog, settings.model, cache_dir=Path(settings.features_cache).expanduser(), device=str(device)
         )
+    if device.type == "cpu" and settings.model.towers == "frozen":
+        # Small layers: a second thread costs more than it gives, and shared sums are rounded by who shares them.
+        torch.set_num_threads(1)
     ranker = build_ranker(settings.model, seed=settings.seed)
     return Workspace(
         settings=settings,
