@@ -52,7 +52,7 @@ class Case:
         """CPU of one round; each has a model of its own, so that no reply is a kept one."""
         start = {name: array + array.dtype.type(1e-4 * number) for name, array in self.workspace.shapes.items()}
         request = TrainRequest(
-            run="bench", round_number=1, config_sha256=self.workspace.settings.sha256, parameters=start
+            run="bench", round_number=1, config_sha256=self.workspace.settings.agreed_sha256, parameters=start
         )
         began = time.process_time()
         reply = Vault(self.workspace, self.client).train(request)

@@ -39,10 +39,13 @@ def node_keys(identity: Path, roster: Path) -> SecureKeys:
 def new_identity(path: Path) -> str:
     """Write a new identity to `path`, mode 0600, and return its public half for the roster, in hexadecimal.
 
-    Raises ConfigError where the file is there: an identity that is in a roster must not be overwritten.
+    Raises ConfigError where the file can't be written, or is there: one that is in a roster must not be overwritten.
     """
     identity = Identity()
-    _write_new(path.expanduser(), identity.secret_bytes().hex().encode())
+    try:
+        _write_new(path.expanduser(), identity.secret_bytes().hex().encode())
+    except OSError as error:
+        raise ConfigError(f"{path} can't be written ({error.strerror}); name a file in a folder of yours.") from error
     return identity.public.hex()
 
 

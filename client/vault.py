@@ -211,7 +211,7 @@ class Vault:
     def _fault(self, request: Request, *, model: bool = True) -> Code | None:
         """The code for a request that can't be served, before anything private is touched. model: it brings one."""
         settings = self.workspace.settings
-        if request.config_sha256 != settings.sha256:
+        if request.config_sha256 != settings.agreed_sha256:
             return "config_mismatch"
         if not 1 <= request.round_number <= settings.federation.rounds:
             return "bad_request"  # the noise was planned for that many rounds

@@ -39,6 +39,7 @@ METRIC_SUM = "metrics/sum"
 class TrainRequest:
     """The model of round `round_number` (1 is the first) of run `run`; parameters: float32 arrays by name.
 
+    config_sha256: Settings.agreed_sha256 of the server; a client whose own is another does not answer.
     ledger_count, ledger_head: the head of the client's ledger that the server acknowledged last.
     """
 

@@ -376,6 +376,12 @@ class EvaluationSettings:
             _bounded(f"evaluation.{name}", getattr(self, name), 1, 10_000_000)
 
 
+OWN = frozenset({"name", "engine", "device", "dataset", "features_cache", "tracking", "evaluation"})
+"""Settings that each party of a federation has for itself: where its data, its files and its hardware are."""
+OWN_PRIVACY = frozenset({"ledger", "budget_epsilon", "participation_epsilon", "renew_every_days", "retention_days"})
+"""The same under `privacy`: each ends or keeps its own promise, and none of them changes what a round costs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """One run."""
@@ -419,6 +425,13 @@ class Settings:
     def sha256(self) -> str:
         """Hash of every setting; equal settings, written in any order, have equal hashes."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def agreed_sha256(self) -> str:
+        """Hash of what a server and its clients must have alike: all but OWN and OWN_PRIVACY."""
+        agreed = {name: value for name, value in self.to_dict().items() if name not in OWN}
+        agreed["privacy"] = {name: value for name, value in agreed["privacy"].items() if name not in OWN_PRIVACY}
+        return hashlib.sha256(json.dumps(agreed, sort_keys=True).encode()).hexdigest()
 
 
 def parse(raw: Mapping[str, Any]) -> Settings:

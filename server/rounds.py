@@ -148,7 +148,7 @@ def run_rounds(
         clients = messenger.clients(settings.federation.min_replies)
         merchants = messenger.merchants(clients)
         request = TrainRequest(
-            run=now.run, round_number=number, config_sha256=settings.sha256, parameters=now.parameters
+            run=now.run, round_number=number, config_sha256=settings.agreed_sha256, parameters=now.parameters
         )
         if population is not None:
             request = replace(request, parameters=population.asks(now.parameters, now.clip_norm))
@@ -286,7 +286,10 @@ def _measure(
 ) -> tuple[Checkpoint, Measured | None]:
     """Ask for the measures of the model that the round ended with."""
     request = EvaluateRequest(
-        run=now.run, round_number=now.round_number, config_sha256=now.config_sha256, parameters=now.parameters
+        run=now.run,
+        round_number=now.round_number,
+        config_sha256=settings.agreed_sha256,
+        parameters=now.parameters,
     )
     answers = ask(messenger, clients, request, settings, now.heads)
     after = replace(now, epsilon={**now.epsilon, **answers.epsilon}, heads={**now.heads, **answers.heads})

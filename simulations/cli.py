@@ -225,6 +225,17 @@ def features(config: Config, overrides: Overrides = None, json: Json = False) ->
     _show(encode(config, overrides or (), console=_console(json)), json)
 
 
+@app.command(epilog="Example: mmrank identity /etc/mmrank/identity")
+def identity(
+    path: Annotated[Path, typer.Argument(help="A new file for the secret half, readable by its owner alone.")],
+    json: Json = False,
+) -> None:
+    """Make a node's identity, which signs its part of secure sums, and print the public half for the roster."""
+    from client.secure_keys import new_identity
+
+    _show({"identity": str(path), "public": new_identity(path)}, json)
+
+
 @data_app.command("list", epilog="Example: mmrank data list")
 def data_list(json: Json = False) -> None:
     """The data sets that there are, with the settings of each."""

@@ -26,6 +26,32 @@ def test_the_hash_moves_with_any_setting():
     assert parse({"dataset": {"name": "marketplace", "items": 5}}).sha256 != parse({}).sha256
 
 
+OWN_CHANGES = [
+    {"dataset": {"name": "marketplace", "items": 5}, "device": "cpu", "features_cache": "/var/cache/mmrank"},
+    {"privacy": {"ledger": "/var/lib/mmrank/ledger.sqlite", "budget_epsilon": 1.0}},
+    {"privacy": {"renew_every_days": 90.0, "retention_days": 365.0}},
+]
+AGREED_CHANGES = [
+    {"seed": 1},
+    {"model": {"dim": 9}},
+    {"training": {"local_steps": 3}},
+    {"federation": {"rounds": 3}},
+    {"privacy": {"delta": 1e-5}},
+    {"privacy": {"noise": "seeded"}},
+]
+
+
+@pytest.mark.parametrize("changes", OWN_CHANGES)
+def test_each_party_has_its_own_places_and_budget(changes):
+    assert parse(changes).agreed_sha256 == parse({}).agreed_sha256
+    assert parse(changes).sha256 != parse({}).sha256
+
+
+@pytest.mark.parametrize("changes", AGREED_CHANGES)
+def test_what_a_round_costs_and_means_must_be_agreed(changes):
+    assert parse(changes).agreed_sha256 != parse({}).agreed_sha256
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [

@@ -85,14 +85,14 @@ class Wire:
         request = TrainRequest(
             run="run",
             round_number=round_number,
-            config_sha256=self.settings.sha256,
+            config_sha256=self.settings.agreed_sha256,
             parameters=self.start,
         )
         return self.ask(client, content_of(replace(request, **fields)))
 
     def measure(self, client, round_number=2, **fields):
         request = EvaluateRequest(
-            run="run", round_number=round_number, config_sha256=self.settings.sha256, parameters=self.start
+            run="run", round_number=round_number, config_sha256=self.settings.agreed_sha256, parameters=self.start
         )
         return self.ask(client, content_of(replace(request, **fields)), "evaluate")
 

@@ -63,11 +63,11 @@ class SumWire(Wire):
     def request(self, round_number=1):
 
         return TrainRequest(
-            run="run", round_number=round_number, config_sha256=self.settings.sha256, parameters=self.start
+            run="run", round_number=round_number, config_sha256=self.settings.agreed_sha256, parameters=self.start
         )
 
     def step(self, client, step, given, **fields):
-        values = {"run": "run", "round_number": 1, "config_sha256": self.settings.sha256, **fields}
+        values = {"run": "run", "round_number": 1, "config_sha256": self.settings.agreed_sha256, **fields}
         return Wire.ask(self, client, content_of(SumRequest(step=step, arrays=given, **values)), "query.sum")
 
 

@@ -79,5 +79,5 @@ def toy_request(workspace: Workspace, *, round_number: int = 1, run: str = "run"
     """The initial model, every parameter moved by `shift`."""
     parameters = {name: value + value.dtype.type(shift) for name, value in parameters_of(workspace.ranker).items()}
     return TrainRequest(
-        run=run, round_number=round_number, config_sha256=workspace.settings.sha256, parameters=parameters
+        run=run, round_number=round_number, config_sha256=workspace.settings.agreed_sha256, parameters=parameters
     )

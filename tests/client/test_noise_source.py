@@ -54,7 +54,7 @@ def test_settings_that_change_after_the_check_do_not_bring_the_seed_back(tmp_pat
     workspace.settings = dataclasses.replace(
         workspace.settings, privacy=dataclasses.replace(workspace.settings.privacy, noise="seeded")
     )
-    request = dataclasses.replace(toy_request(workspace), config_sha256=workspace.settings.sha256)
+    request = dataclasses.replace(toy_request(workspace), config_sha256=workspace.settings.agreed_sha256)
     reply = Vault(workspace, "large").train(request)
     assert reply.code == "refused"
     assert not reply.update

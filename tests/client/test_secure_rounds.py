@@ -42,7 +42,7 @@ class Cohort:
         self.workspace = make_workspace(self.settings, state_dir=self.folder)
 
     def ask(self, client, step, given, **fields):
-        values = {"run": "run", "round_number": 1, "config_sha256": self.settings.sha256, **fields}
+        values = {"run": "run", "round_number": 1, "config_sha256": self.settings.agreed_sha256, **fields}
         return Vault(self.workspace, client).take_part(SumRequest(step=step, arrays=given, **values))
 
     def advertise(self):
@@ -161,7 +161,9 @@ def test_two_processes_that_are_asked_at_once_send_one_vector(tmp_path, cache):
 
     def ask(workspace):
         gate.wait()
-        request = SumRequest(run="run", round_number=1, config_sha256=cohort.settings.sha256, step="mask", arrays=asked)
+        request = SumRequest(
+            run="run", round_number=1, config_sha256=cohort.settings.agreed_sha256, step="mask", arrays=asked
+        )
         answers.append(Vault(workspace, FIRST).take_part(request))
 
     threads = [threading.Thread(target=ask, args=(workspace,)) for workspace in others]
@@ -192,7 +194,7 @@ def test_an_update_leaves_in_a_sum_alone_and_a_sum_is_for_distributed_noise_alon
     request = SumRequest(
         run="run",
         round_number=1,
-        config_sha256=plain.sha256,
+        config_sha256=plain.agreed_sha256,
         step="advertise",
         arrays=arrays.cohort_to(cohort.names),
     )
@@ -277,7 +279,11 @@ def test_a_real_node_brings_its_identity_and_roster(tmp_path, cache):
     assert not (tmp_path / "state" / "identities.secret").exists()
     names = [f"device-{row:06d}" for row in range(8)]
     request = SumRequest(
-        run="run", round_number=1, config_sha256=settings.sha256, step="advertise", arrays=arrays.cohort_to(names)
+        run="run",
+        round_number=1,
+        config_sha256=settings.agreed_sha256,
+        step="advertise",
+        arrays=arrays.cohort_to(names),
     )
     assert Vault(workspace, FIRST).take_part(request).code == "ok"
     assert Vault(workspace, "device-000001").take_part(request).code == "refused", "it is not this node's name"

@@ -1,12 +1,8 @@
 """At stake: a newcomer's plain `flwr run .`, offline, from the bundle that Flower makes of the project."""
 
-import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,19 +12,10 @@ import pytest
 from server.checkpoint import read_model
 from simulations.engines import inline
 from simulations.engines.flower import OFFLINE
+from tests.engines.deployment import BIN, LIMIT_SECONDS, bundle, ended, free_port
 from tests.federations import PRIVATE, small_settings, write_config
 
 pytestmark = pytest.mark.e2e
-
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
-LIMIT_SECONDS = 600
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -39,8 +26,8 @@ def flower(tmp_path):
         **{key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         **OFFLINE,
         "FLWR_HOME": str(home),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": free_port(),
-        "FLWR_LOCAL_CONTROL_API_PORT": free_port(),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }
 
@@ -72,24 +59,9 @@ def superlinks(home):
     return found
 
 
-def finished(flower):
-    """The run's status once it has ended: `flwr run` itself ends with 0 whatever happens."""
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while time.monotonic() < deadline:
-        (run,) = json.loads(flower("ls", "--format", "json"))["runs"]
-        if run["status"].startswith("finished"):
-            return run["status"]
-        time.sleep(2)
-    raise AssertionError(f"The run has not ended within {LIMIT_SECONDS} s.")
-
-
 def test_flwr_run_trains_offline_from_the_bundle(tmp_path, flower):
     settings = small_settings(tmp_path / "features", privacy=PRIVATE, federation={"rounds": 2})
-    project, state = tmp_path / "project", tmp_path / "state"
-    for name in ("mmrank", "client", "server", "simulations"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, project / name)
+    project, state = bundle(tmp_path / "project"), tmp_path / "state"
     # Named by a relative path, it is found beside the packages only where those come from the bundle.
     write_config(settings, project).rename(project / "small.yaml")
     flower(
@@ -100,7 +72,7 @@ def test_flwr_run_trains_offline_from_the_bundle(tmp_path, flower):
         "--federation-config",
         "num-supernodes=10 client-resources-num-cpus=1",
     )
-    assert finished(flower) == "finished:completed"
+    assert ended(flower) == "finished:completed"
     config = write_config(settings, tmp_path / "inline")
     expected = inline.federate(settings, config_path=config, state_dir=tmp_path / "inline" / "state")
     model = read_model(state / "model.safetensors")

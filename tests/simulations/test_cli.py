@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from client.secure_keys import read_identity
 from simulations.cli import app
 
 COMMANDS = (
@@ -23,6 +24,7 @@ COMMANDS = (
     ("data", "list"),
     ("data", "describe"),
     ("budget", "plan"),
+    ("identity",),
 )
 
 
@@ -169,6 +171,15 @@ def test_features_fill_the_cache(tiny, tmp_path):
     assert found["items"] == 1000
     assert (found["text"], found["image"]) == ("hashing", "histogram")
     assert any(cache.rglob("*"))
+
+
+def test_an_identity_is_made_once_and_kept_from_others(tmp_path):
+    path = tmp_path / "identity"
+    told = asked("identity", path)
+    assert told == {"identity": str(path), "public": read_identity(path).public.hex()}
+    assert "never overwritten" in refused("identity", path)
+    assert "can't be written" in refused("identity", tmp_path / "nowhere" / "identity")
+    assert read_identity(path).public.hex() == told["public"]
 
 
 def test_data_list_and_describe(tiny):
