@@ -15,6 +15,9 @@ _CHUNK = 4096
 _SHRINKAGE = 5.0
 """A category of n items keeps n / (n + 5) of its own mean, the rest is the catalogue's."""
 
+_RIDGE = 1.0
+"""Times the mean of the text rows' squared singular values: they are of unit length, so the catalogue sets no scale."""
+
 
 def style_rows(rows: np.ndarray, present: np.ndarray, category: np.ndarray, dim: int) -> np.ndarray:
     """float32 [N, dim] of unit length: whitened leading components of rows [N, width] within their category.
@@ -35,6 +38,29 @@ def style_rows(rows: np.ndarray, present: np.ndarray, category: np.ndarray, dim:
     for chunk, at in _chunks(rows, present):
         style[at] = unit_length((chunk - means[category[at]]) @ components)
     return style
+
+
+def text_looks(text: np.ndarray, style: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """float32 [width, 2 * dim]: what words look like, the ridge regression of style on text rows over the catalogue.
+
+    text: [N, width] of unit length. style: [N, 2 * dim], text half then image half. present: bool [N, 2], which items
+    have a text, and which a picture as well. Each half is scaled so that a title's looks are of length 1 on average.
+    """
+    width, dim = text.shape[1], style.shape[1] // 2
+    looks = np.zeros((width, 2 * dim), np.float32)
+    for half in range(2):
+        columns = slice(half * dim, (half + 1) * dim)
+        squares, products = np.zeros((width, width)), np.zeros((width, dim))
+        for rows, at in _chunks(text, present[:, half]):
+            squares += rows.T @ rows
+            products += rows.T @ style[at, columns].astype(np.float64)
+        count = int(present[:, half].sum())
+        if not count:
+            continue
+        fitted = np.linalg.solve(squares + _RIDGE * count / width * np.eye(width), products)
+        length = sum(float(np.linalg.norm(rows @ fitted, axis=1).sum()) for rows, _ in _chunks(text, present[:, half]))
+        looks[:, columns] = fitted * (count / length if length > 0 else 0.0)
+    return looks
 
 
 def _category_means(rows: np.ndarray, present: np.ndarray, category: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mmrank import components
 from mmrank._row_cache import Encode, Load, Report, RowCache, kept_arrays, keys_of, write_array
-from mmrank._style import style_rows
+from mmrank._style import style_rows, text_looks
 from mmrank.catalog import Catalog
 from mmrank.encoders import ImageEncoder, TextEncoder
 from mmrank.encoders._linear import Reduced, Stateful
@@ -54,12 +54,15 @@ class FeatureTable:
     catalogue, in [-PRICE_LIMIT, PRICE_LIMIT], 0 where absent. category: int64 [N].
     style: float32 [N, 2 * style_dim], text then image: what tells an item from its category, each half of unit length;
     zeros where a side is absent or its encoder is trained.
+    looks: float32 [feature_dim, 2 * style_dim], from a text row to the style that the catalogue shows with such words;
+    about of length 1 in each half; one row of zeros where the ranker has no such feature.
     missing: how many items lack a text, an image, a price. digest: changes with anything that changes a number here.
     """
 
     text: Tensor
     image: Tensor
     style: Tensor
+    looks: Tensor
     has_text: Tensor
     has_image: Tensor
     has_price: Tensor
@@ -167,10 +170,12 @@ def build_features(
         image, has_image, image_key, image_style = _no_rows(images, len(catalog), model.style_dim)
     price, has_price = standardised_log_prices(catalog.prices)
     flags = {"text": has_text, "image": has_image, "price": has_price}
+    style = torch.cat([text_style, image_style], dim=1)
     return FeatureTable(
         text=text,
         image=image,
-        style=torch.cat([text_style, image_style], dim=1),
+        style=style,
+        looks=_looks(text, style, has_text, has_image) if model.with_looks else torch.zeros(1, style.shape[1]),
         has_text=torch.from_numpy(has_text),
         has_image=torch.from_numpy(has_image),
         has_price=torch.from_numpy(has_price),
@@ -180,6 +185,11 @@ def build_features(
         digest=hashlib.sha256(f"{catalog.digest}|{text_key}|{image_key}|style-{model.style_dim}".encode()).hexdigest(),
         missing={name: int((~flag).sum()) for name, flag in flags.items()},
     )
+
+
+def _looks(text: Tensor, style: Tensor, has_text: np.ndarray, has_image: np.ndarray) -> Tensor:
+    present = np.stack([has_text, has_text & has_image], axis=1)
+    return torch.from_numpy(text_looks(text.numpy(), style.numpy(), present))
 
 
 def standardised_log_prices(prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,13 +2,14 @@
 
     score(c) = w . prior(c)                      zero-shot similarities, where the towers are frozen
              + v . (style(history) * style(c))   the same, each direction of style with a weight of its own
+             + u . (looks(query) * style(c))     whether it looks as the catalogue does beside those words (both frozen)
              + <query, A c> / sqrt(d)            how the words asked for fit the item
              + <Q words, style(c)>               what the words look like, where the towers are frozen
              + <user(c), B c> / sqrt(d)          how the person's history fits it; 0 without a history
              + b . c + m . match(c)              item quality; price and category against the history
              + k log(1 + position)               while training: what stood higher was seen more (not when ranking)
 
-v, A, Q, B, b, m and k start at zero, so an untrained ranker orders as the prior does, and training begins from there.
+v, u, A, Q, B, b, m and k start at zero: an untrained ranker orders as the prior does, and training begins from there.
 Every layer's first axis is the slate, the privacy unit: items are never folded into it. There is no
 table of user or item ids: a new person, item or merchant works from the first request.
 """
@@ -74,6 +75,7 @@ class Ranker(nn.Module):
             with torch.no_grad():
                 self.prior.weight.copy_(PRIOR_START * torch.tensor([list(PRIOR_WEIGHTS.values())]))
         self.quality = _zero_linear(dim, 1)
+        self.looks = _zero_linear(2 * model.style_dim, 1) if model.with_looks else None
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Scores [batch, slate] of the tensors that `gather` makes; a padded candidate's score means nothing."""
@@ -100,7 +102,7 @@ class Ranker(nn.Module):
         """Scores [batch, slate] of candidate vectors [batch, slate, dim].
 
         events: item vectors [batch, history, dim] of the history. query: [batch, dim].
-        `inputs` needs text, meta, prior, match, style, event_type, gap and history_mask as `gather` makes them.
+        `inputs` needs text, meta, prior, match, style, looks, event_type, gap and history_mask as `gather` makes them.
         """
         scale = 1.0 / math.sqrt(items.shape[-1])
         scores = self.quality(items).squeeze(-1)
@@ -111,6 +113,8 @@ class Ranker(nn.Module):
             if self.model.towers == "frozen":
                 looks = self.query_style(inputs["text"][:, :1])  # [batch, 1, 2 style_dim]; no words, no looks
                 scores = scores + (looks * inputs["meta"][:, : items.shape[1], FLAGS:]).sum(-1)
+        if self.looks is not None:
+            scores = scores + self.looks(inputs["looks"]).squeeze(-1)
         if self.behaviour is not None:
             mask = inputs["history_mask"]
             events = torch.cat([events, inputs["event_type"], inputs["gap"]], dim=-1)
@@ -174,8 +178,8 @@ def gather(batch: SlateBatch, features: FeatureTable, model: ModelSettings | Non
     """What the ranker sees of `batch`: each tensor's first axis is the slate, also for no slates at all.
 
     text [B, 1+L+H, *row] (the query first), image [B, L+H, *row], has_query [B, 1], meta [B, L+H, 4 + 2 style_dim],
-    prior [B, L, 5] in the order of PRIOR_WEIGHTS, style [B, L, 2 style_dim], match [B, L, 2], position [B, L, 1],
-    event_type [B, H, 4] one-hot, gap [B, H, 1], history_mask float [B, H].
+    prior [B, L, 5] in the order of PRIOR_WEIGHTS, style and, where the ranker has them, looks [B, L, 2 style_dim],
+    match [B, L, 2], position [B, L, 1], event_type [B, H, 4] one-hot, gap [B, H, 1], history_mask float [B, H].
     `model` switches single features off; None leaves all on.
     """
     model = model or ModelSettings()
@@ -210,7 +214,11 @@ def gather(batch: SlateBatch, features: FeatureTable, model: ModelSettings | Non
             prior[..., 1] = _products(text[:, 1 : 1 + length], _liked(text[:, 1 + length :], weight))
             prior[..., 2] = _products(image[:, :length], _liked(image[:, length:], weight))
     prior[..., 3:] = liked.unflatten(-1, (2, -1)).sum(-1)
-    return {
+    looks = {}
+    if model.with_looks:  # slate by slate, as `_products`: one matrix product would round by how many slates there are
+        words = torch.bmm(text[:, :1], features.looks.expand(len(batch), -1, -1))
+        looks["looks"] = style[:, :length] * words
+    return looks | {
         "text": text,
         "image": image,
         "has_query": has_query,

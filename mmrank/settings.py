@@ -36,6 +36,7 @@ def _component(name: str, **settings: Any) -> Any:
 class ModelSettings:
     """The ranker. `towers: frozen` encodes the catalogue once; `end_to_end` trains text and image encoders too.
 
+    use_looks: what the catalogue shows beside a query's words counts as a feature, where towers are frozen.
     trainable: beginnings of the names of the parameters that are trained, all where empty; the rest stays as the seed
     made it. The fewer, the less noise a promise needs. personal: the same of parameters that no federation trains: each
     client may fit them at home, over the finished shared part, and never sends them.
@@ -58,6 +59,7 @@ class ModelSettings:
     use_price: bool = True
     use_category: bool = True
     use_position: bool = True
+    use_looks: bool = True
     content_prior: bool = True
     trainable: tuple[str, ...] = ()
     personal: tuple[str, ...] = ()
@@ -74,6 +76,11 @@ class ModelSettings:
                         f"Expected model.personal={own!r} apart from model.trainable={shared!r}: a part that is fitted "
                         "without noise beside a shared part in training would show in what is shared; name it in one."
                     )
+
+    @property
+    def with_looks(self) -> bool:
+        """Whether the ranker has that feature."""
+        return self.use_looks and self.use_text and self.towers == "frozen"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,7 +154,9 @@ def _reserve(features: FeatureTable, looks: int, words: int, strength: float) ->
     added = {"style": style}
     values = {item.name: getattr(features, item.name) for item in fields(features) if item.name != "_queries"}
     for name, value in values.items():
-        if isinstance(value, Tensor):
+        if name == "looks":  # what all canaries would have in common
+            values[name] = torch.zeros_like(value)
+        elif isinstance(value, Tensor):
             value = torch.cat([value, added.get(name, value.new_zeros(2 * looks, *value.shape[1:]))])
             values[name] = value
     values["text_encoder"] = _Reserved(features.text_encoder, words)

@@ -20,7 +20,7 @@ from simulations._folder import RunFolder, write_json
 from simulations._stage import Shared, encoded, resolve_device
 from simulations.audit.membership import charged_clients, membership
 from simulations.audit.scores import Attack
-from simulations.audit.training import attack, smallest_client
+from simulations.audit.training import attack, audited, smallest_client
 from simulations.progress import Display
 
 GATE = 0.999
@@ -102,6 +102,7 @@ def audit_run(
         "adversary": ADVERSARY[kind],
         "client": chosen,
         "seed": seed,
+        "also_trained": sorted(set(audited(settings, seed).model.trainable) - set(settings.model.trainable)),
         **verdicts(found, settings.privacy.delta),
         "membership": attacks,
         "seconds": round(sum(display.seconds.values()), 2),
@@ -144,7 +145,8 @@ def sentence(report: dict[str, Any]) -> str:
         )
     filled = report["share_of_clip"]
     weak = f" The canaries filled {filled:.0%} of the clip alone: a weak attack." if filled < WEAK else ""
-    return f"The claim stands: {claim}; the attack proves at least {bound:.3g} (confidence {GATE:.1%}).{weak}"
+    more = "".join(f" {name} was trained as well, for canaries to show." for name in report["also_trained"])
+    return f"The claim stands: {claim}; the attack proves at least {bound:.3g} (confidence {GATE:.1%}).{weak}{more}"
 
 
 def _bound(verdict: Verdict) -> dict[str, Any]:

@@ -26,9 +26,9 @@ from mmrank.protocol import (
 )
 from mmrank.randomness import numpy_generator
 from mmrank.ranker import build_ranker, parameters_of
-from mmrank.settings import Settings
+from mmrank.settings import ModelSettings, Settings
 from server.rounds import OnRound, run_rounds
-from simulations.audit.canaries import WithCanaries, canary_slates
+from simulations.audit.canaries import PARAMETER, WithCanaries, canary_slates
 from simulations.audit.devices import attack_devices
 from simulations.audit.scores import Attack, watch
 
@@ -115,7 +115,17 @@ def audited(settings: Settings, seed: int) -> Settings:
         federation = replace(federation, cohort_size=1, merchants_per_round=None, min_replies=1)
     elif not privacy.central:
         privacy = replace(privacy, sampling_rate=1.0)
-    return replace(settings, seed=seed, privacy=privacy, federation=federation)
+    return replace(settings, seed=seed, model=_with_entries(settings.model), privacy=privacy, federation=federation)
+
+
+def _with_entries(model: ModelSettings) -> ModelSettings:
+    """The model, with the matrix whose entries canaries own trained as well where the run leaves it as it is.
+
+    What is promised does not depend on what is trained: clip, noise and charges are the run's.
+    """
+    if not model.trainable or PARAMETER.startswith(model.trainable + model.personal):
+        return model
+    return replace(model, trainable=(*model.trainable, PARAMETER))
 
 
 def smallest_client(dataset: Dataset) -> str:

@@ -172,6 +172,35 @@ def test_a_longer_history_speaks_louder(features):
     torch.testing.assert_close(long, short * (12 / 16) / (6 / 10))
 
 
+def test_looks_are_those_of_the_words_and_no_words_have_none(features):
+    slate = toy_slates(1)[0]
+    told, silent = (
+        gather(collate([dataclasses.replace(slate, query=query)], history_length=6), features)["looks"]
+        for query in ("red shoes", "")
+    )
+    assert told.any()
+    assert not silent.any()
+    style = features.style[torch.from_numpy(slate.candidates)]
+    expected = style * (features.query_rows(["red shoes"])[0] @ features.looks)
+    torch.testing.assert_close(told[0], expected)
+
+
+def test_the_looks_of_a_slate_are_the_same_bits_in_any_company(features):
+    slates = toy_slates(7)
+    together = gather(collate(slates, history_length=6, slate_length=8), features)["looks"]
+    for row, slate in enumerate(slates):
+        alone = gather(collate([slate], history_length=6, slate_length=8), features)["looks"]
+        assert torch.equal(alone[0], together[row])
+
+
+def test_without_looks_there_is_no_such_parameter(tmp_path):
+    model = toy_model(use_looks=False)
+    features = build_features(toy_catalog(), model, cache_dir=tmp_path)
+    ranker = random_ranker(model)
+    assert "looks.weight" not in parameters_of(ranker)
+    assert torch.isfinite(scores_of(ranker, toy_slates(4), features)[0]).all()
+
+
 def test_only_what_is_named_is_trained_and_an_unknown_name_is_refused():
     some = build_ranker(toy_model(trainable=("style", "user_head")), seed=1)
     assert set(parameters_of(some)) == {"style.weight", "user_head.weight"}

@@ -242,6 +242,7 @@ def test_the_command_reports_a_clean_run(finished, tmp_path):
     assert report["holds"] is True
     assert report["epsilon"] == finished.result["privacy"]["epsilon_max"]
     assert report["canaries"] == 400
+    assert report["also_trained"] == []
     assert set(report["lower_bound"]) == {"0.95", "0.999"}
     assert report["lower_bound"]["0.999"]["epsilon"] <= report["lower_bound"]["0.95"]["epsilon"] <= report["epsilon"]
     assert report["below_resolution"] is False

@@ -215,7 +215,7 @@ def test_what_is_not_covered_is_refused_with_a_remedy(features, tmp_path):
     with pytest.raises(ConfigError, match="to name the client"):
         attack(toy_settings(**USER), **facts)
     settings = settings_of()
-    fixed = replace(settings, model=replace(settings.model, trainable=("style",)))
+    fixed = replace(settings, model=replace(settings.model, personal=("query_style",)))
     with pytest.raises(ConfigError, match="query_style"):
         attack(fixed, **facts)
     mechanism = build_mechanism(settings.privacy, settings.training, settings.federation, cache_dir=tmp_path)
@@ -228,8 +228,9 @@ def test_what_is_not_covered_is_refused_with_a_remedy(features, tmp_path):
 def test_a_weak_attack_is_said_to_be_one():
     bound = {"epsilon": 0.1}
     report = {"lower_bound": {"0.999": bound}, "epsilon": 2.0, "delta": 1e-6, "unit": "client", "share_of_clip": 0.04}
-    said = sentence({**report, "holds": True, "below_resolution": False})
+    said = sentence({**report, "holds": True, "below_resolution": False, "also_trained": ["query_style.weight"]})
     assert "filled 4% of the clip alone: a weak attack" in said
+    assert "query_style.weight was trained as well" in said
 
 
 @pytest.mark.parametrize("noise_at", ["central", pytest.param("local", marks=pytest.mark.slow)])
@@ -244,6 +245,7 @@ def test_the_command_audits_devices(tiny: Path, tmp_path, noise_at):
             "privacy.mechanism=client_update",
             "privacy.unit=client",
             f"privacy.noise_at={noise_at}",
+            "model.trainable=[prior, style, looks]",
             "privacy.sampling_rate=0.5",
             "privacy.noise_multiplier=8.0",
             "federation.cohort_size=20",
@@ -260,6 +262,7 @@ def test_the_command_audits_devices(tiny: Path, tmp_path, noise_at):
     report = json.loads(result.stdout)
     assert report["holds"] is True
     assert report["client"] is None
+    assert report["also_trained"] == ["query_style.weight"]
     assert report["unit"] == "client"
     assert ("zero-out" if noise_at == "central" else "replace-one") in report["adjacency"]
     assert set(report["membership"]) == {"loss", "loss, untrained", "rmia", "rmia, untrained"}
