@@ -20,11 +20,26 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 LIMIT_SECONDS = 600
 
+_given: set[int] = set()
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that was not given before: it may be bound seconds later, and is free for the kernel until then."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def bundle(folder: Path) -> Path:
@@ -81,6 +96,7 @@ class Deployment:
             "superlink", "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(self.port),
             "--disable-runtime-dependency-installation",
         )  # fmt: skip
+        self.wait(lambda: listens(self.port), "The SuperLink does not listen")
 
     def supernode(self, client: str, values: Mapping[str, object]) -> None:
         """values: the node's own configuration, beside its `client-id`."""
@@ -103,9 +119,24 @@ class Deployment:
         return done.stdout
 
     def run(self, project: Path, run_config: str) -> str:
-        """Its status once it has ended."""
+        """Its status once it has ended; it begins when every node is there, since a server takes whoever is."""
+        nodes = len(self.started) - 1
+        self.wait(lambda: self.online() == nodes, f"Fewer than {nodes} nodes are online")
         self.flwr("run", str(project), "here", "--run-config", run_config)
         return ended(lambda *arguments: self.flwr(arguments[0], "here", *arguments[1:]))
+
+    def online(self) -> int:
+        """How many SuperNodes the SuperLink hears."""
+        nodes = json.loads(self.flwr("supernode", "list", "here", "--format", "json"))["nodes"]
+        return sum(node["status"] == "online" for node in nodes)
+
+    def wait(self, met: Callable[[], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not met():
+            ended = [name for name, process in self.started.items() if process.poll() is not None]
+            if ended or time.monotonic() > deadline:
+                raise AssertionError(f"{otherwise}; ended: {ended}\n{self.logs()}")
+            time.sleep(0.2)
 
     def logs(self) -> str:
         return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')}" for path in self.folder.glob("*.log"))
