@@ -238,7 +238,8 @@ def test_a_client_without_data_answers_as_any_other(tmp_path, cache):
     assert empty == other
     _, reply, _ = wire.captured[0]
     update = np.concatenate([array.numpy().ravel() for array in reply.content[ARRAYS].values()])
-    assert np.count_nonzero(update) == update.size, "noise, not absence"
+    # on the grid of released sums a step of a parameter is 0 once in a hundred times
+    assert np.count_nonzero(update) > 0.9 * update.size, "noise, not absence"
 
 
 @pytest.mark.parametrize("noise", ["seeded", "secure"])
@@ -247,6 +248,8 @@ def test_measures_of_a_client_without_data_are_noise_as_any_others(tmp_path, cac
     wire = Wire(tmp_path, cache, privacy, none_at_all, "device-000001")
     clients = ("device-000001", "device-000002", "merchant-0")
     replies = [wire.measure(client) for client in clients]
+    moved = {name: array + np.float32(0.01) for name, array in wire.start.items()}
+    told = [replies[0], wire.measure(clients[0], parameters=moved)]
     assert wire.leaks() == []
     shapes = []
     for client, reply in zip(clients, replies, strict=True):
@@ -256,9 +259,9 @@ def test_measures_of_a_client_without_data_are_noise_as_any_others(tmp_path, cac
         assert len(scalars.pop("ledger_head")) == 64
         shapes.append((said | {"bytes": said["bytes"] - len(client)}, scalars))
     assert shapes[0] == shapes[1] == shapes[2]
-    (sums,) = replies[0].content[ARRAYS].values()
-    assert sums.numpy().size == wire.workspace.release.length
-    assert sums.numpy().any(), "noise, not absence; each value is 0 on its grid once in a hundred draws"
+    sums = [array.numpy() for reply in told for array in reply.content[ARRAYS].values()]
+    assert [array.size for array in sums] == [wire.workspace.release.length] * 2
+    assert np.any(sums), "noise, not absence; each value is 0 on its grid once in a hundred draws"
 
 
 def test_measures_alone_move_with_the_slates_that_are_measured(tmp_path, cache):

@@ -133,9 +133,9 @@ class Deployment:
     def wait(self, met: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + LIMIT_SECONDS
         while not met():
-            ended = [name for name, process in self.started.items() if process.poll() is not None]
-            if ended or time.monotonic() > deadline:
-                raise AssertionError(f"{otherwise}; ended: {ended}\n{self.logs()}")
+            gone = [name for name, process in self.started.items() if process.poll() is not None]
+            if gone or time.monotonic() > deadline:
+                raise AssertionError(f"{otherwise}; ended: {gone}\n{self.logs()}")
             time.sleep(0.2)
 
     def logs(self) -> str:

@@ -17,6 +17,9 @@ from tests.federations import PRIVATE, small_settings, write_config
 
 pytestmark = pytest.mark.e2e
 
+TOO_SLOW = "Failed to start local SuperLink within"
+"""flwr gives it 15 seconds, which a busy machine may not have, and then kills it: whoever asks again begins anew."""
+
 
 @pytest.fixture
 def flower(tmp_path):
@@ -33,7 +36,10 @@ def flower(tmp_path):
 
     def run(*arguments):
         command = [str(BIN / "flwr"), *arguments]
-        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+        for _ in range(5):
+            done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+            if TOO_SLOW not in done.stderr:
+                break
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

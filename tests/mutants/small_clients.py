@@ -16,6 +16,7 @@ from mmrank.privacy.client_update import ClientUpdate
 from mmrank.privacy.noise import SeededNoise
 from mmrank.protocol import TrainReply
 from mmrank.settings import Settings, parse
+from server.checkpoint import run_identity
 from server.population import open_population
 from server.rounds import RoundReport, run_rounds
 from simulations.audit.scores import log_likelihood_ratio, log_likelihood_ratio_of_opposites
@@ -73,6 +74,8 @@ class Devices:
 
 def train(asked: Settings, included: np.ndarray, folder: Path) -> tuple[Devices, list[RoundReport], np.ndarray]:
     """(the clients, each round's report, the final weights [m])."""
+    # seeded noise is bound to the run's name, and a name made of the settings would change it with every new setting
+    run_identity(folder / "checkpoint", config_sha256=asked.sha256, fresh="audit")
     population = open_population(asked, state_dir=folder)
     devices, reports = Devices(population.mechanism, included, asked.seed), []
     final = run_rounds(
@@ -80,7 +83,7 @@ def train(asked: Settings, included: np.ndarray, folder: Path) -> tuple[Devices,
         initial={"weights": np.zeros(len(included), np.float32)},
         messenger=devices,
         checkpoint_dir=folder / "checkpoint",
-        resume=False,
+        resume=True,
         on_round=reports.append,
     )
     return devices, reports, final["weights"].astype(float)

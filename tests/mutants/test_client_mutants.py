@@ -15,8 +15,8 @@ from tests.mutants import client_bugs, small_clients
 from tests.privacy.test_noise import scale_is_accepted
 
 NOBODY = np.zeros(small_clients.CLIENTS, bool)
-UNLIKELY = 1e-6
-"""Of a check on the original, with noise that no seed repeats."""
+UNLIKELY = 3e-7
+"""Of each bound of a check on the original, with noise that no seed repeats."""
 
 
 def mechanism(**changes) -> ClientUpdate:

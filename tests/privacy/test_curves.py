@@ -25,7 +25,15 @@ def unlike(count: int) -> list[Event]:
     return [event(0.02 + 1e-5 * i, 1.0 + 1e-3 * i) for i in range(count)]
 
 
+def forget(monkeypatch):
+    """Whatever was composed before, by this test or another."""
+    monkeypatch.setattr(_pld, "_kept", _pld._Kept())
+    curves._of.cache_clear()
+    curves._then.cache_clear()
+
+
 def test_one_more_round_of_an_unlike_history_is_one_composition(monkeypatch):
+    forget(monkeypatch)
     rounds = unlike(12)
     curve = ComposedCurve.of(rounds[:-1])
     curve.epsilon(1e-6)
@@ -33,9 +41,7 @@ def test_one_more_round_of_an_unlike_history_is_one_composition(monkeypatch):
     monkeypatch.setattr(_pld, "_step", lambda *key: made.append(key) or _pld.step_losses(*key))
     value = curve.then(rounds[-1]).epsilon(1e-6)
     assert len(made) == 1
-    monkeypatch.setattr(_pld, "_kept", _pld._Kept())
-    curves._of.cache_clear()
-    curves._then.cache_clear()
+    forget(monkeypatch)
     afresh = ComposedCurve.of(reversed(rounds))
     assert afresh.epsilon(1e-6) == pytest.approx(value, rel=1e-8)
     assert len(made) == 13

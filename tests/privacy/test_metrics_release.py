@@ -135,9 +135,9 @@ def test_neighbours_with_the_same_noise_differ_by_one_unit_alone(release):
 
 
 def scale_is_accepted(draws: np.ndarray, claimed: float) -> bool:
-    """Whether the mean square of `draws` fits N(0, claimed^2), at a false alarm rate of 1e-6 (chi-square)."""
+    """Whether the mean square of `draws` fits N(0, claimed^2), at a false alarm rate of 3e-7 (chi-square)."""
     statistic = float((draws**2).sum()) / claimed**2
-    low, high = stats.chi2.ppf([5e-7, 1 - 5e-7], draws.size)
+    low, high = stats.chi2.ppf([1.5e-7, 1 - 1.5e-7], draws.size)
     return low < statistic < high
 
 

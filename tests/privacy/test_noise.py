@@ -180,7 +180,8 @@ def test_ten_million_values_fit_a_normal_in_bins_out_to_its_tails(source):
     for _ in range(10):
         counts += np.histogram(stream.normal((1_000_000,), 1.0, dtype=torch.float64).numpy(), edges)[0]
     expected = 1e7 * np.diff(stats.norm.cdf(edges))
-    assert stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue > 1e-6
+    # a tail's bins expect two or three draws, which makes rare values of chi-square twice as likely
+    assert stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue > 3e-7
 
 
 def test_secure_noise_costs_at_most_eight_times_torchs_own():
@@ -207,15 +208,16 @@ def test_poisson_inclusion_has_its_rate_and_units_are_independent(source):
         assert rows.dtype == np.int64
         took_part[index, rows] = 1
     total = took_part.sum()
-    assert stats.binomtest(int(total), rounds * n, rate).pvalue > 1e-6
+    assert stats.binomtest(int(total), rounds * n, rate).pvalue > 3e-7
     # the size of a cohort is binomial, not fixed
     sizes = took_part.sum(1)
     statistic = ((sizes - n * rate) ** 2).sum() / (n * rate * (1 - rate))
-    low, high = stats.chi2.ppf([1e-6, 1 - 1e-6], rounds)
+    low, high = stats.chi2.ppf([3e-7, 1 - 3e-7], rounds)
     assert low < statistic < high
     # neither two units nor two rounds tell of each other
     correlation = np.corrcoef(took_part.T) - np.eye(n)
-    assert np.abs(correlation).max() < 6 / np.sqrt(rounds)
+    # of 1,770 pairs of coins this lopsided one passes 6 deviations once in 100,000 times, and 7 once in 3e7
+    assert np.abs(correlation).max() < 7 / np.sqrt(rounds)
     flat = took_part.ravel()
     assert abs(np.corrcoef(flat[:-n], flat[n:])[0, 1]) < 6 / np.sqrt(len(flat))
 

@@ -53,9 +53,10 @@ def test_what_is_released_has_the_support_and_the_odds_of_the_rounded_gaussian(b
     cells = np.arange(np.floor((below - 4) / grid), np.ceil((below + 4) / grid)) * grid
     expected = DRAWS * np.diff(stats.norm.cdf([*(cells - grid / 2), cells[-1] + grid / 2], loc=below))
     counts = np.array([(released == cell).sum() for cell in cells])
-    outside = DRAWS - counts.sum()
-    result = stats.chisquare([*counts, outside], [*expected, DRAWS - expected.sum()])
-    assert result.pvalue > 1e-6
+    common = expected >= 10  # with rarer cells the law of chi-square has a longer tail
+    rest = DRAWS - counts[common].sum(), DRAWS - expected[common].sum()
+    result = stats.chisquare([*counts[common], rest[0]], [*expected[common], rest[1]])
+    assert result.pvalue > 1e-7
 
 
 @given(

@@ -147,9 +147,11 @@ def test_seeds_that_torch_takes_for_equal_are_different():
 
 
 def test_secure_noise_is_another_in_each_process():
-    program = "from mmrank.privacy.noise import SecureNoise; print(SecureNoise().normal((8,), 1.0).tolist())"
+    # in float64: of 64 pairs of float32 draws, two are equal once in a million times
+    draw = "SecureNoise().normal((8,), 1.0, dtype=torch.float64).tolist()"
+    program = f"import torch; from mmrank.privacy.noise import SecureNoise; print({draw})"
     theirs = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    ours = SecureNoise().normal((8,), 1.0).tolist()
+    ours = SecureNoise().normal((8,), 1.0, dtype=torch.float64).tolist()
     assert len(ast.literal_eval(theirs)) == 8
     assert not set(ast.literal_eval(theirs)) & set(ours)
 

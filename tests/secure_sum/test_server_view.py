@@ -49,8 +49,8 @@ def without_known_masks(party: Party, view: View, name: str) -> np.ndarray:
 
 
 def is_uniform(words: np.ndarray, bits: int = 16) -> bool:
-    """Chi-square over 64 bins of the highest bits, at a false alarm rate of 1e-7."""
-    return stats.chisquare(np.bincount(words.astype(np.int64) >> (bits - 6), minlength=64)).pvalue > 1e-7
+    """Chi-square over 64 bins of the highest bits, at a false alarm rate of 1e-10: a test looks at hundreds of sums."""
+    return stats.chisquare(np.bincount(words.astype(np.int64) >> (bits - 6), minlength=64)).pvalue > 1e-10
 
 
 def test_the_round_does_end_in_the_sum():
