@@ -85,7 +85,8 @@ def federate(
         process = _start(job, there, state_dir / LOG)
         try:
             _follow(here, on_round, on_client, state_dir / LOG)
-            process.wait(GRACE_SECONDS)  # it shuts Ray down
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it shuts Ray down; where that hangs, it is ended
+                process.wait(GRACE_SECONDS)
         finally:
             here.close()
             _end(process)
@@ -138,8 +139,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """End what is left of its session: Ray's processes end with the one that started them, and belong to it."""
     if process.poll() is None:
         process.terminate()
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_SECONDS)
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # all of them have ended
-            os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # all of them have ended
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
