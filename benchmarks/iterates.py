@@ -43,9 +43,7 @@ def averages(models: Sequence[Model]) -> dict[str, Model]:
 
 def _weighted(models: Sequence[Model], weights: np.ndarray) -> Model:
     return {
-        name: sum((weight * model[name] for weight, model in zip(weights, models, strict=True)), np.zeros(())).astype(
-            np.float32
-        )
+        name: np.tensordot(weights, np.stack([model[name] for model in models]), 1).astype(np.float32)
         for name in models[0]
     }
 

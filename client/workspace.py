@@ -269,16 +269,11 @@ def check_unit(settings: Settings, dataset: Dataset) -> None:
 
 def check_deployment(settings: Settings, dataset: Dataset) -> None:
     """Raise PrivacyError for what only a simulation may do."""
-    if dataset.simulation_only is not None:
-        raise PrivacyError(
-            f"Data set {dataset.name} is for simulations only: {dataset.simulation_only} "
-            "Choose another for a deployment."
-        )
-    stand_in = getattr(dataset, "stand_in", None)
-    if stand_in is not None:
-        raise PrivacyError(
-            f"Data set {dataset.name} is for simulations only: {stand_in} Choose another for a deployment."
-        )
+    for reason in (dataset.simulation_only, getattr(dataset, "stand_in", None)):
+        if reason is not None:
+            raise PrivacyError(
+                f"Data set {dataset.name} is for simulations only: {reason} Choose another for a deployment."
+            )
     privacy = settings.privacy
     if not Path(privacy.ledger).expanduser().is_absolute():
         raise PrivacyError(
@@ -324,9 +319,7 @@ def make_workspace(
         features = build_features(
             dataset.catalog, settings.model, cache_dir=Path(settings.features_cache).expanduser(), device=str(device)
         )
-    if device.type == "cpu" and settings.model.towers == "frozen":
-        # Small layers: a second thread costs more than it gives, and shared sums are rounded by who shares them.
-        torch.set_num_threads(1)
+    choose_threads(settings, device)
     ranker = build_ranker(settings.model, seed=settings.seed)
     return Workspace(
         settings=settings,
@@ -339,6 +332,12 @@ def make_workspace(
         identity=identity,
         roster=roster,
     )
+
+
+def choose_threads(settings: Settings, device: torch.device) -> None:
+    """One thread for what is small: another costs more than it gives, and a shared sum is rounded by who shares it."""
+    if device.type == "cpu" and settings.model.towers == "frozen":
+        torch.set_num_threads(1)
 
 
 def choose_device(name: str) -> torch.device:

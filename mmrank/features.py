@@ -171,25 +171,27 @@ def build_features(
     price, has_price = standardised_log_prices(catalog.prices)
     flags = {"text": has_text, "image": has_image, "price": has_price}
     style = torch.cat([text_style, image_style], dim=1)
+    parts = f"{catalog.digest}|{text_key}|{image_key}|style-{model.style_dim}|looks-{model.with_looks}"
+    digest = hashlib.sha256(parts.encode()).hexdigest()
+    looks = torch.zeros(1, style.shape[1])
+    if model.with_looks:
+        present = np.stack([has_text, has_text & has_image], axis=1)
+        path = folder / f"looks-{digest[:16]}.npy"
+        looks = torch.from_numpy(_kept_rows(path, lambda: text_looks(text.numpy(), style.numpy(), present)))
     return FeatureTable(
         text=text,
         image=image,
         style=style,
-        looks=_looks(text, style, has_text, has_image) if model.with_looks else torch.zeros(1, style.shape[1]),
+        looks=looks,
         has_text=torch.from_numpy(has_text),
         has_image=torch.from_numpy(has_image),
         has_price=torch.from_numpy(has_price),
         price=torch.from_numpy(price),
         category=torch.from_numpy(category),
         text_encoder=texts,
-        digest=hashlib.sha256(f"{catalog.digest}|{text_key}|{image_key}|style-{model.style_dim}".encode()).hexdigest(),
+        digest=digest,
         missing={name: int((~flag).sum()) for name, flag in flags.items()},
     )
-
-
-def _looks(text: Tensor, style: Tensor, has_text: np.ndarray, has_image: np.ndarray) -> Tensor:
-    present = np.stack([has_text, has_text & has_image], axis=1)
-    return torch.from_numpy(text_looks(text.numpy(), style.numpy(), present))
 
 
 def standardised_log_prices(prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ replies in time is counted, and the sum gets its noise whatever it holds.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mmrank.errors import BudgetExhaustedError, PrivacyError
+from mmrank.errors import PrivacyError
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.client_update import CLIP, ClientUpdate
 from mmrank.privacy.ledger import Account, Ledger, Policy, charge_id
@@ -27,8 +26,6 @@ from mmrank.protocol import TrainRequest
 from mmrank.settings import Settings
 from mmrank.wire import input_hash
 from server.streams import Stream, open_stream
-
-logger = logging.getLogger(__name__)
 
 POPULATION = "population/"
 """How the key of a people's ledger begins."""
@@ -50,25 +47,20 @@ class Population:
         clip = {CLIP: np.array([clip_norm], np.float32)} if self.mechanism.adaptive else {}
         return {**parameters, **clip}
 
-    def charge(self, request: TrainRequest) -> bool:
-        """Charge the round to everybody who is registered; False, with a warning, where the budget would be passed.
+    def charge(self, request: TrainRequest) -> None:
+        """Charge the round to everybody who is registered. Raises BudgetExhaustedError where it can't be paid.
 
         A round that is done again (after a crash, from an older checkpoint, in a copied folder) draws other secret
         noise: nobody can say that its first model was never seen, so it is another charge. Seeded noise is the same.
         """
         if self.account is None:
-            return True
+            return
         charges = self._charges(self.account.key, request)
         event = self.mechanism.population_event
-        try:
-            if self.settings.privacy.noise == "secure":
-                self.account.claim(charges, event)
-            else:
-                self.account.charge(next(charges), event)
-        except BudgetExhaustedError as error:
-            logger.warning("Stopping before round %d: %s", request.round_number, error)
-            return False
-        return True
+        if self.settings.privacy.noise == "secure":
+            self.account.claim(charges, event)
+        else:
+            self.account.charge(next(charges), event)
 
     @staticmethod
     def _charges(name: str, request: TrainRequest) -> Iterator[str]:

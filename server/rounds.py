@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from mmrank import components
-from mmrank.errors import CheckpointError, ProtocolError
+from mmrank.errors import BudgetExhaustedError, CheckpointError, ProtocolError
 from mmrank.privacy.client_update import norm_of
 from mmrank.protocol import NO_HEAD, EvaluateReply, EvaluateRequest, Head, TrainReply, TrainRequest
 from mmrank.randomness import numpy_generator
@@ -152,7 +152,10 @@ def run_rounds(
         )
         if population is not None:
             request = replace(request, parameters=population.asks(now.parameters, now.clip_norm))
-            if not population.charge(request):
+            try:
+                population.charge(request)
+            except BudgetExhaustedError as error:
+                logger.warning("Stopping before round %d: %s", number, error)
                 break
             cohort = population.draw(sorted(set(clients) - now.exhausted), request)
             # Under central noise the run may not end because some devices had enough: that would tell who was drawn.

@@ -67,9 +67,8 @@ class SecurePopulation:
         """The model, and nothing beside it."""
         return dict(parameters)
 
-    def charge(self, request: TrainRequest) -> bool:
+    def charge(self, request: TrainRequest) -> None:
         """Nothing: each device charges its own ledger."""
-        return True
 
     def draw(self, clients: Sequence[str], request: TrainRequest) -> list[str]:
         """The round's cohort: each of `clients` with probability q, drawn until the plan bears it; empty where none is.

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mmrank.errors import BudgetExhaustedError, PrivacyError
+from mmrank.errors import PrivacyError
 from mmrank.privacy.client_update import ClientUpdate, sum_of
 from mmrank.privacy.correlated import CorrelatedNoise, digest_of
 from mmrank.privacy.database import Database
@@ -55,15 +55,10 @@ class Stream:
         """What the cohort is sent: the model."""
         return dict(parameters)
 
-    def charge(self, request: TrainRequest) -> bool:
-        """Charge the whole run, once; False, with a warning, where the budget would be passed."""
+    def charge(self, request: TrainRequest) -> None:
+        """Charge the whole run, once. Raises BudgetExhaustedError where it can't be paid."""
         name = self.account.key
-        try:
-            self.account.charge(charge_id(name, request.run, 0, name, "stream", 0), self.mechanism.population_event)
-        except BudgetExhaustedError as error:
-            logger.warning("Stopping before round %d: %s", request.round_number, error)
-            return False
-        return True
+        self.account.charge(charge_id(name, request.run, 0, name, "stream", 0), self.mechanism.population_event)
 
     def draw(self, clients: Sequence[str], request: TrainRequest) -> list[str]:
         """At most cohort_size of those who may take part now; the same cohort where the round was begun before.

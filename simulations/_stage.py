@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from client.datasets import Dataset
+from client.workspace import choose_threads
 from mmrank import components
 from mmrank.errors import ConfigError
 from mmrank.features import FeatureTable, build_features
@@ -77,9 +78,7 @@ def set_up(settings: Settings, folder: RunFolder, display: Display, shared: Shar
                 "change the settings under dataset."
             )
     features = encoded(settings, dataset, device, display, shared)
-    if device == "cpu" and settings.model.towers == "frozen":
-        # Small layers: a second thread costs more than it gives, and sums would depend on how many there are.
-        torch.set_num_threads(1)
+    choose_threads(settings, torch.device(device))
     with display.phase("Slates", kind="setup"):
         evaluator = Evaluator(
             dataset, settings.evaluation, history_length=settings.model.history_length, seed=settings.seed

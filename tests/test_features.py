@@ -127,6 +127,16 @@ def test_a_changed_picture_is_encoded_alone(tmp_path: Path) -> None:
     assert before.digest != after.digest
 
 
+def test_looks_are_kept_and_change_the_digest(tmp_path: Path) -> None:
+    first, again = (build_features(shop(), FROZEN, cache_dir=tmp_path) for _ in range(2))
+    assert first.looks.any()
+    assert torch.equal(first.looks, again.looks)
+    assert len(list((tmp_path / "features").glob("looks-*.npy"))) == 1
+    without = build_features(shop(), replace(FROZEN, use_looks=False), cache_dir=tmp_path)
+    assert not without.looks.any()
+    assert without.digest != first.digest
+
+
 def test_a_changed_title_changes_the_digest(tmp_path: Path) -> None:
     titles = list(shop().titles)
     titles[0] = "a new title"
