@@ -3,13 +3,14 @@
     score(c) = w . prior(c)                      zero-shot similarities, where the towers are frozen
              + v . (style(history) * style(c))   the same, each direction of style with a weight of its own
              + u . (looks(query) * style(c))     whether it looks as the catalogue does beside those words (both frozen)
+             + <M looks(query), style(c)>        the same with directions mixed, text's among text's and pictures' so
              + <query, A c> / sqrt(d)            how the words asked for fit the item
              + <Q words, style(c)>               what the words look like, where the towers are frozen
              + <user(c), B c> / sqrt(d)          how the person's history fits it; 0 without a history
              + b . c + m . match(c)              item quality; price and category against the history
              + k log(1 + position)               while training: what stood higher was seen more (not when ranking)
 
-v, u, A, Q, B, b, m and k start at zero: an untrained ranker orders as the prior does, and training begins from there.
+v, u, M, A, Q, B, b, m and k start at zero: an untrained ranker orders as the prior does, and training begins from there.
 Every layer's first axis is the slate, the privacy unit: items are never folded into it. There is no
 table of user or item ids: a new person, item or merchant works from the first request.
 """
@@ -75,7 +76,12 @@ class Ranker(nn.Module):
             with torch.no_grad():
                 self.prior.weight.copy_(PRIOR_START * torch.tensor([list(PRIOR_WEIGHTS.values())]))
         self.quality = _zero_linear(dim, 1)
-        self.looks = _zero_linear(2 * model.style_dim, 1) if model.with_looks else None
+        self.looks: nn.Linear | None = None
+        if model.with_looks:
+            self.looks = _zero_linear(2 * model.style_dim, 1)
+            self.mixed_looks = nn.ModuleDict(
+                {half: _zero_linear(model.style_dim, model.style_dim) for half in ("text", "image")}
+            )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Scores [batch, slate] of the tensors that `gather` makes; a padded candidate's score means nothing."""
@@ -105,16 +111,21 @@ class Ranker(nn.Module):
         `inputs` needs text, meta, prior, match, style, looks, event_type, gap and history_mask as `gather` makes them.
         """
         scale = 1.0 / math.sqrt(items.shape[-1])
+        style = inputs["meta"][:, : items.shape[1], FLAGS:]
         scores = self.quality(items).squeeze(-1)
         if self.prior is not None:
             scores = scores + self.prior(inputs["prior"]).squeeze(-1)
         if query is not None:
             scores = scores + scale * (self.query_head(items) * query.unsqueeze(1)).sum(-1)
             if self.model.towers == "frozen":
-                looks = self.query_style(inputs["text"][:, :1])  # [batch, 1, 2 style_dim]; no words, no looks
-                scores = scores + (looks * inputs["meta"][:, : items.shape[1], FLAGS:]).sum(-1)
+                wanted = self.query_style(inputs["text"][:, :1])  # [batch, 1, 2 style_dim]; no words, no style
+                scores = scores + (wanted * style).sum(-1)
         if self.looks is not None:
-            scores = scores + self.looks(inputs["looks"]).squeeze(-1)
+            looks = inputs["looks"]
+            scores = scores + self.looks(looks * style).squeeze(-1)
+            of_text, of_image = looks.chunk(2, dim=-1)
+            mixed = torch.cat([self.mixed_looks["text"](of_text), self.mixed_looks["image"](of_image)], dim=-1)
+            scores = scores + (mixed * style).sum(-1)
         if self.behaviour is not None:
             mask = inputs["history_mask"]
             events = torch.cat([events, inputs["event_type"], inputs["gap"]], dim=-1)
@@ -178,8 +189,9 @@ def gather(batch: SlateBatch, features: FeatureTable, model: ModelSettings | Non
     """What the ranker sees of `batch`: each tensor's first axis is the slate, also for no slates at all.
 
     text [B, 1+L+H, *row] (the query first), image [B, L+H, *row], has_query [B, 1], meta [B, L+H, 4 + 2 style_dim],
-    prior [B, L, 5] in the order of PRIOR_WEIGHTS, style and, where the ranker has them, looks [B, L, 2 style_dim],
-    match [B, L, 2], position [B, L, 1], event_type [B, H, 4] one-hot, gap [B, H, 1], history_mask float [B, H].
+    prior [B, L, 5] in the order of PRIOR_WEIGHTS, style [B, L, 2 style_dim], looks [B, 1, 2 style_dim] of the query where
+    the ranker has them, match [B, L, 2], position [B, L, 1], event_type [B, H, 4] one-hot, gap [B, H, 1] and
+    history_mask float [B, H].
     `model` switches single features off; None leaves all on.
     """
     model = model or ModelSettings()
@@ -216,8 +228,7 @@ def gather(batch: SlateBatch, features: FeatureTable, model: ModelSettings | Non
     prior[..., 3:] = liked.unflatten(-1, (2, -1)).sum(-1)
     looks = {}
     if model.with_looks:  # slate by slate, as `_products`: one matrix product would round by how many slates there are
-        words = torch.bmm(text[:, :1], features.looks.expand(len(batch), -1, -1))
-        looks["looks"] = style[:, :length] * words
+        looks["looks"] = torch.bmm(text[:, :1], features.looks.expand(len(batch), -1, -1))
     return looks | {
         "text": text,
         "image": image,
