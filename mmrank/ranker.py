@@ -10,7 +10,7 @@
              + b . c + m . match(c)              item quality; price and category against the history
              + k log(1 + position)               while training: what stood higher was seen more (not when ranking)
 
-v, u, M, A, Q, B, b, m and k start at zero: an untrained ranker orders as the prior does, and training begins from there.
+All but w start at zero: an untrained ranker orders as the prior does, and training begins from there.
 Every layer's first axis is the slate, the privacy unit: items are never folded into it. There is no
 table of user or item ids: a new person, item or merchant works from the first request.
 """
@@ -189,8 +189,8 @@ def gather(batch: SlateBatch, features: FeatureTable, model: ModelSettings | Non
     """What the ranker sees of `batch`: each tensor's first axis is the slate, also for no slates at all.
 
     text [B, 1+L+H, *row] (the query first), image [B, L+H, *row], has_query [B, 1], meta [B, L+H, 4 + 2 style_dim],
-    prior [B, L, 5] in the order of PRIOR_WEIGHTS, style [B, L, 2 style_dim], looks [B, 1, 2 style_dim] of the query where
-    the ranker has them, match [B, L, 2], position [B, L, 1], event_type [B, H, 4] one-hot, gap [B, H, 1] and
+    prior [B, L, 5] in the order of PRIOR_WEIGHTS, style [B, L, 2 style_dim], the query's looks [B, 1, 2 style_dim]
+    where the ranker has them, match [B, L, 2], position [B, L, 1], event_type [B, H, 4] one-hot, gap [B, H, 1] and
     history_mask float [B, H].
     `model` switches single features off; None leaves all on.
     """

@@ -6,7 +6,8 @@ r"""FedAdam (Reddi et al. 2021, "Adaptive Federated Optimization", Algorithm 2).
 
 As in the paper, v takes the square of d (after momentum) and nothing corrects the bias of the first rounds: from a
 small tau the first step is 10 times the later ones. `bias_correction` is Adam proper (Kingma and Ba 2015, Algorithm 1)
-on the mean update instead: v takes its square, v_0 = 0, and d and v are divided by 1 - beta^t.
+on the mean update instead: v takes its square, v_0 = 0, and d and v are divided by 1 - beta^t. `noise_std` takes the
+known variance of noise off v (DP-AdamBC, Tang et al. 2024): where noise is most of v, Adam is little else than SGD.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.aggregation import Parameters, State
+from server.aggregation import Parameters, Rule, State
+from server.aggregation._low_rank import with_low_rank
 from server.aggregation._mean import stepped, uniform_mean, within
 
 
@@ -30,6 +32,7 @@ class FedAdam:
     beta_2: float
     tau: float
     bias_correction: bool
+    noise_std: float = 0.0
 
     def init(self, params: Parameters) -> State:
         """d = 0 and v = tau^2 for each parameter; with bias correction v = 0, and the number of steps."""
@@ -53,7 +56,8 @@ class FedAdam:
             second = self.beta_2 * state[f"v/{name}"] + (1 - self.beta_2) * squared
             new_state |= {f"d/{name}": first, f"v/{name}": second}
             unbiased = first / (1 - self.beta_1**number)
-            scale = np.sqrt(second / (1 - self.beta_2**number))
+            # never below tau: a parameter that shows less than its noise would take a step without bounds
+            scale = np.sqrt(np.maximum(second / (1 - self.beta_2**number) - self.noise_std**2, 0.0))
             step[name] = self.learning_rate * unbiased / (scale + self.tau)
         return new_state, stepped(params, step)
 
@@ -65,15 +69,20 @@ def build(
     beta_2: float = 0.99,
     tau: float = 1e-3,
     bias_correction: bool = False,
-) -> FedAdam:
+    noise_std: float = 0.0,
+    low_rank: Mapping[str, int] | None = None,
+) -> Rule:
     """The rule, with the paper's beta_1, beta_2 and tau; tau is in the updates' units.
 
-    Raises ConfigError for a value out of its bounds.
+    noise_std: standard deviation of each number of the mean update's noise, which is taken off its second moment.
+    low_rank: as for fedavg. Raises ConfigError for a value out of its bounds.
     """
-    return FedAdam(
+    rule = FedAdam(
         learning_rate=within("server_learning_rate", server_learning_rate, 0.0, math.inf, low_included=False),
         beta_1=within("beta_1", beta_1, 0.0, 1.0, low_included=True),
         beta_2=within("beta_2", beta_2, 0.0, 1.0, low_included=True),
         tau=within("tau", tau, 0.0, math.inf, low_included=False),
         bias_correction=bias_correction,
+        noise_std=within("noise_std", noise_std, 0.0, math.inf, low_included=True),
     )
+    return with_low_rank(rule, low_rank)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.aggregation import Parameters, State
+from server.aggregation import Parameters, Rule, State
+from server.aggregation._low_rank import with_low_rank
 from server.aggregation._mean import stepped, uniform_mean, within
 
 
@@ -36,9 +37,15 @@ class FedAvg:
         return new_state, stepped(params, {name: self.learning_rate * array for name, array in velocity.items()})
 
 
-def build(*, server_learning_rate: float = 1.0, server_momentum: float = 0.0) -> FedAvg:
-    """The rule. Raises ConfigError for a learning rate not above 0 or a momentum outside [0, 1)."""
-    return FedAvg(
+def build(
+    *, server_learning_rate: float = 1.0, server_momentum: float = 0.0, low_rank: Mapping[str, int] | None = None
+) -> Rule:
+    """The rule. Raises ConfigError for a learning rate not above 0 or a momentum outside [0, 1), and as LowRank does.
+
+    low_rank: the rank of the matrices whose names begin so; see server.aggregation._low_rank.
+    """
+    rule = FedAvg(
         learning_rate=within("server_learning_rate", server_learning_rate, 0.0, math.inf, low_included=False),
         momentum=within("server_momentum", server_momentum, 0.0, 1.0, low_included=True),
     )
+    return with_low_rank(rule, low_rank)

@@ -7,15 +7,19 @@ which is why mu has no default here. With mu = 0 it is FedAvg.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+from server.aggregation import Rule, fedavg
 from server.aggregation._mean import within
-from server.aggregation.fedavg import FedAvg
 
 
-def build(*, mu: float, server_learning_rate: float = 1.0, server_momentum: float = 0.0) -> FedAvg:
+def build(
+    *,
+    mu: float,
+    server_learning_rate: float = 1.0,
+    server_momentum: float = 0.0,
+    low_rank: Mapping[str, int] | None = None,
+) -> Rule:
     """The server's half. Raises ConfigError for mu below 0, and for what FedAvg refuses."""
     within("mu", mu, 0.0, math.inf, low_included=True)
-    return FedAvg(
-        learning_rate=within("server_learning_rate", server_learning_rate, 0.0, math.inf, low_included=False),
-        momentum=within("server_momentum", server_momentum, 0.0, 1.0, low_included=True),
-    )
+    return fedavg.build(server_learning_rate=server_learning_rate, server_momentum=server_momentum, low_rank=low_rank)

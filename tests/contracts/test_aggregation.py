@@ -145,6 +145,16 @@ def test_fedadam_by_hand():
     assert math.isclose(params["w"][0], 1.5 + 0.75 / 1.137377439, rel_tol=1e-6)
 
 
+def test_fedadam_takes_the_known_variance_of_noise_off_the_second_moment():
+    """v is 0.25 where 0.09 is noise: the first step is d / (sqrt(0.16) + tau); where all of it is, d / tau."""
+    start = {"w": np.zeros(2, np.float32)}
+    subject = rule(
+        "fedadam", server_learning_rate=1.0, beta_1=0.0, beta_2=0.0, tau=0.1, bias_correction=True, noise_std=0.3
+    )
+    moved = subject.apply(subject.init(start), start, {"a": {"w": np.array([0.5, -0.2], np.float32)}})[1]["w"]
+    np.testing.assert_allclose(moved, [0.5 / (0.4 + 0.1), -0.2 / 0.1], rtol=1e-6)
+
+
 def test_fedadam_with_bias_correction_is_torchs_adam():
     subject = rule("fedadam", server_learning_rate=0.1, beta_1=0.8, beta_2=0.9, tau=1e-8, bias_correction=True)
     state, params = subject.init(START), START
