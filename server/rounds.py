@@ -76,8 +76,8 @@ class RoundReport:
     aggregated: False where too few replies came and the model was kept. bytes_down, bytes_up: arrays alone.
     secret_cohort: its size and replies are the server's own secret: the amplification by sampling rests on it.
     clip_norm: the clip of the next round, where clients clip whole updates. noisy_mean: what the round released under
-    central noise, float64 by name; the model is made of it. measured: what clients released of the model's quality, in
-    the rounds that ask for it.
+    central or distributed noise, float64 by name; the model is made of it. measured: what clients released of the
+    model's quality, in the rounds that ask for it.
     """
 
     round_number: int
@@ -173,10 +173,12 @@ def run_rounds(
             summed = population.sum(messenger, cohort, request, on_client, now.heads)
             replies = _Replies(**summed.replies)
             now, aggregated = _advance_by_sum(now, summed, replies, rule, settings)
+            mean = summed.mean
         else:
             faults = _Faults(max_update_norm, population, now.clip_norm)
             replies = _collect(messenger, cohort, request, settings, faults, now.heads, on_client)
-            now, aggregated, mean = _advance(now, replies, rule, settings, merchants, population, request)
+            now, aggregated, counted = _advance(now, replies, rule, settings, merchants, population, request)
+            mean = counted if settings.privacy.central else None
         found: Measured | None = None
         if aggregated and due(settings, number):  # before the checkpoint: what was charged is in it
             able = [client for client in asked(settings, clients, cohort, merchants) if client not in now.exhausted]
@@ -184,8 +186,7 @@ def run_rounds(
         save_checkpoint(checkpoint_dir, now)
         if on_round is not None:
             report = _report(now, replies, cohort, aggregated, time.perf_counter() - started, population, found)
-            central = settings.privacy.central
-            on_round(replace(report, secret_cohort=central, noisy_mean=mean if central else None))
+            on_round(replace(report, secret_cohort=settings.privacy.central, noisy_mean=mean))
     if now.kept_rounds:
         logger.warning("%d of %d rounds had too few replies and kept the model.", now.kept_rounds, now.round_number)
     return {name: np.array(array) for name, array in now.parameters.items()}

@@ -7,25 +7,36 @@ and neither an update nor the cohort.
 Local noise. The attacker is the server and sees every noisy update. "In" is a device with its canary, "out" one with
 the canary's opposite. The device's claim is replace-one, so the bound holds for any two devices as alternatives; these
 are as far apart as the clip lets any be, 2 C, and against an empty one an audit would see half of what is charged.
+
+Distributed noise. The attacker is the server and sees the sum of every round, whose cohort it knows: everybody, in
+every round. Zero-out again. A secure sum of all canaries would cost more than they are worth, so they stand in
+federations of BLOCK devices each, with a model, noise and ledgers of their own: their coins are independent, and so is
+what each block shows. All of a block survive, and no colluder tells its share, so the sum has a little more noise than
+is counted.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from client.datasets import Dataset
+from client.secure_keys import ROSTER
 from client.training import local_update
 from client.vault import Vault
 from client.workspace import Workspace, make_workspace
 from mmrank.errors import ConfigError, ProtocolError
 from mmrank.features import FeatureTable
 from mmrank.privacy.accountant import epsilon
-from mmrank.privacy.client_update import CLIP, ClientUpdate, norm_of
+from mmrank.privacy.client_update import ClientUpdate, norm_of
+from mmrank.privacy.distributed_update import DistributedUpdate, dimension_of
 from mmrank.privacy.mechanism import build_mechanism
+from mmrank.privacy.no_privacy import NoPrivacy
 from mmrank.privacy.noise import SeededNoise
 from mmrank.protocol import (
     NO_HEAD,
@@ -38,7 +49,7 @@ from mmrank.protocol import (
     TrainRequest,
     with_head,
 )
-from mmrank.randomness import numpy_generator
+from mmrank.randomness import numpy_generator, stream_key
 from mmrank.ranker import Ranker, build_ranker, parameters_of
 from mmrank.settings import Settings
 from mmrank.slates import collate
@@ -52,6 +63,8 @@ FILLED = 0.98
 STRENGTHS = tuple(2.0**k for k in range(-4, 8))
 """Tried of a canary's slates, over what would fill the clip were each local step as large as the first."""
 UNCLIPPED = 1e9
+BLOCK = 50
+"""Devices of one secure sum: its cost grows with the square of how many there are."""
 
 Parameters = Mapping[str, np.ndarray]
 
@@ -70,20 +83,63 @@ def attack_devices(
 
     Raises ConfigError where the mechanism is not client_update, or a device refused or failed to train.
     """
-    central = settings.privacy.central
+    on_data = partial(_attack, dataset=dataset, features=features, on_round=on_round)
+    if not settings.privacy.distributed:
+        return on_data(settings, canaries=canaries, seed=seed, state_dir=state_dir)
+    found = []
+    for number, rows in enumerate(np.array_split(np.arange(canaries), math.ceil(canaries / BLOCK))):
+        own = stream_key(seed, "audit-block", number) % 2**63
+        of_block = _of_block(settings, len(rows), own)
+        found.append(on_data(of_block, canaries=len(rows), seed=own, state_dir=state_dir / f"block-{number:03d}"))
+    return Attack(
+        included=np.concatenate([block.included for block in found]),
+        scores={name: np.concatenate([block.scores[name] for block in found]) for name in found[0].scores},
+        events=max((block.events for block in found), key=lambda spent: epsilon(spent, settings.privacy.delta)),
+        epsilon=max(block.epsilon for block in found),
+        rounds=found[0].rounds,
+        share=float(np.median([block.share for block in found])),
+    )
+
+
+def _of_block(settings: Settings, devices: int, seed: int) -> Settings:
+    """The same promise and noise over a cohort of `devices`, of whom none falls out."""
+    privacy = replace(settings.privacy, secure_cohort=devices, secure_threshold=devices)
+    federation = replace(settings.federation, cohort_size=devices)
+    return replace(settings, seed=seed, privacy=privacy, federation=federation)
+
+
+def _attack(
+    settings: Settings,
+    *,
+    dataset: Dataset,
+    features: FeatureTable,
+    canaries: int,
+    seed: int,
+    state_dir: Path,
+    on_round: OnRound | None,
+) -> Attack:
     ranker = build_ranker(settings.model, seed=settings.seed)
-    mechanism = build_mechanism(settings.privacy, settings.training, settings.federation, cache_dir=state_dir)
-    if not isinstance(mechanism, ClientUpdate):
+    mechanism = build_mechanism(
+        settings.privacy,
+        settings.training,
+        settings.federation,
+        cache_dir=state_dir,
+        dimension=dimension_of(parameters_of(ranker)),
+    )
+    if not isinstance(mechanism, ClientUpdate | DistributedUpdate):
         raise ConfigError(
             f"Expected privacy.mechanism={mechanism.name} to be client_update, whose canaries are devices; audit such "
             "a run."
         )
     initial = parameters_of(ranker)  # before the ranker becomes scratch space
-    made = loud_canaries(canaries, features, ranker, settings, mechanism, seed)
+    made = loud_canaries(canaries, features, ranker, settings, seed)
     included = numpy_generator(seed, "audit-coins").random(canaries) < 0.5
-    devices = CanaryDevices(dataset, made, included, opposite=not central)
+    devices = CanaryDevices(dataset, made, included, opposite=settings.privacy.noise_at == "local")
     workspace = make_workspace(settings, state_dir=state_dir, dataset=devices, features=made.features)
+    if settings.privacy.distributed:
+        _ = workspace.secure_keys  # the server reads the roster that they make
     reader = Reader(made, settings, mechanism, ranker)
+    reader.begins(1, initial)
     server = _Server(workspace, devices, reader)
 
     def report_of(report: RoundReport) -> None:
@@ -98,16 +154,19 @@ def attack_devices(
         checkpoint_dir=state_dir / "checkpoint",
         resume=False,
         on_round=report_of,
+        roster=state_dir / ROSTER if settings.privacy.distributed else None,
     )
     if reader.rounds == 0 or server.refused:
         raise ConfigError(
             f"Expected canary devices to train in some round and never to refuse, {reader.rounds} rounds were done and "
             f"{server.refused} answers were neither ok nor exhausted; audit a run whose budget holds for a round."
         )
-    population = open_population(settings, state_dir=state_dir)
-    accounts = [workspace.ledger.account(devices.data_identity(name), workspace.policy) for name in devices.client_ids]
-    if central:
+    if settings.privacy.central:
+        population = open_population(settings, state_dir=state_dir)
         accounts = [population.account] if population is not None and population.account is not None else []
+    else:
+        identities = map(devices.data_identity, devices.client_ids)
+        accounts = [workspace.ledger.account(identity, workspace.policy) for identity in identities]
     # every device is promised as much as the one that paid most
     events = max((account.events() for account in accounts), key=lambda spent: epsilon(spent, settings.privacy.delta))
     return Attack(
@@ -120,9 +179,7 @@ def attack_devices(
     )
 
 
-def loud_canaries(
-    count: int, features: FeatureTable, ranker: Ranker, settings: Settings, mechanism: ClientUpdate, seed: int
-) -> CanarySlates:
+def loud_canaries(count: int, features: FeatureTable, ranker: Ranker, settings: Settings, seed: int) -> CanarySlates:
     """`count` canaries whose update fills the clip by its own entry, at the ranker's parameters, which are lost.
 
     What a device learns in a round is tried: a slate that is liked too much is learned at once and moves no further, a
@@ -144,7 +201,7 @@ def loud_canaries(
                 strength=factor * enough,
                 copies=copies,
             )
-            entry, norm = learned(made, 0, ranker, settings, mechanism, initial)
+            entry, norm = learned(made, 0, ranker, settings, initial)
             tried = (min(entry / max(norm, clip), FILLED), entry)
             if tried > best:
                 best, found = tried, made
@@ -156,7 +213,7 @@ def loud_canaries(
 
 
 def learned(
-    made: CanarySlates, row: int, ranker: Ranker, settings: Settings, mechanism: ClientUpdate, parameters: Parameters
+    made: CanarySlates, row: int, ranker: Ranker, settings: Settings, parameters: Parameters
 ) -> tuple[float, float]:
     """(what one canary device's training moves its own entry by, the norm of all that it moves), without clip or noise.
 
@@ -172,7 +229,7 @@ def learned(
         ),
         made.features,
         training=settings.training,
-        privacy=replace(mechanism, noise_at="central", count_noise=None),
+        privacy=NoPrivacy(steps=settings.training.local_steps, batch_size=settings.training.batch_size),
         noise=SeededNoise(0),
         shuffle=numpy_generator(0, "audit-own"),
         steps=settings.training.local_steps,
@@ -187,35 +244,41 @@ class Reader:
     A canary's own update hardly depends on the model: it is computed anew in rounds 1, 2, 4, 8 and so on.
     """
 
-    def __init__(self, made: CanarySlates, settings: Settings, mechanism: ClientUpdate, ranker: Ranker) -> None:
-        self._made, self._settings, self._mechanism, self._ranker = made, settings, mechanism, ranker
+    def __init__(
+        self, made: CanarySlates, settings: Settings, mechanism: ClientUpdate | DistributedUpdate, ranker: Ranker
+    ) -> None:
+        self._made, self._settings, self._ranker = made, settings, ranker
         self._clip = settings.privacy.max_grad_norm
+        self._cohort_size, self._local = mechanism.cohort_size, settings.privacy.noise_at == "local"
+        if isinstance(mechanism, DistributedUpdate):
+            shares = mechanism.shares
+            self._noise, self._rate = math.sqrt(shares.share_variance * len(made)) / shares.scaled_norm, 1.0
+        else:
+            self._noise, self._rate = mechanism.update_noise, mechanism.sampling_rate
         self.scores, self.own, self.rounds = np.zeros(len(made)), np.zeros(len(made)), 0
 
-    def asked(self, request: TrainRequest) -> None:
-        """Before a round: the model is public, and so is the clip."""
-        if CLIP in request.parameters:
-            self._clip = request.parameters[CLIP].item()
-        if request.round_number & (request.round_number - 1):
+    def begins(self, number: int, parameters: Parameters) -> None:
+        """Round `number` begins from that public model."""
+        if number & (number - 1) or number > self._settings.federation.rounds:
             return
-        facts = (self._ranker, self._settings, self._mechanism, request.parameters)
         for row in range(len(self._made)):
-            entry, norm = learned(self._made, row, *facts)
+            entry, norm = learned(self._made, row, self._ranker, self._settings, parameters)
             self.own[row] = entry / max(norm, self._clip)
 
     def replied(self, row: int, update: Parameters) -> None:
         """One device's update, as the server gets it: read under local noise alone."""
-        if self._mechanism.noise_at == "local":
+        if self._local:
             seen = self._made.moved(update)[row] / self._clip
-            self.scores[row] += log_likelihood_ratio_of_opposites(seen, self.own[row], self._mechanism.update_noise)
+            self.scores[row] += log_likelihood_ratio_of_opposites(seen, self.own[row], self._noise)
 
     def released(self, report: RoundReport) -> None:
-        """What everybody may see of a round: read under central noise."""
+        """What everybody may see of a round: read under central and under distributed noise."""
         self.rounds = report.round_number
-        if report.noisy_mean is None:
-            return
-        seen = self._made.moved(report.noisy_mean) * self._mechanism.cohort_size / self._clip
-        self.scores += log_likelihood_ratio(seen, self.own, self._mechanism.update_noise, self._mechanism.sampling_rate)
+        if report.noisy_mean is not None:
+            seen = self._made.moved(report.noisy_mean) * self._cohort_size / self._clip
+            self.scores += log_likelihood_ratio(seen, self.own, self._noise, self._rate)
+        self._clip = report.clip_norm or self._clip  # which is public, and may adapt
+        self.begins(report.round_number + 1, report.parameters)
 
 
 class _Server:
@@ -238,7 +301,6 @@ class _Server:
         timeout_seconds: float,
         acknowledged: Mapping[str, Head],
     ) -> Iterator[tuple[str, TrainReply | ProtocolError]]:
-        self._reader.asked(request)
         for client in clients:
             reply = Vault(self._workspace, client).train(with_head(request, acknowledged.get(client, NO_HEAD)))
             if reply.code == "ok":
@@ -262,4 +324,6 @@ class _Server:
         self, requests: Mapping[str, SumRequest], timeout_seconds: float
     ) -> Iterator[tuple[str, SumReply | ProtocolError]]:
         for client, request in requests.items():
-            yield client, Vault(self._workspace, client).take_part(request)
+            reply = Vault(self._workspace, client).take_part(request)
+            self.refused += reply.code not in ("ok", "exhausted")
+            yield client, reply

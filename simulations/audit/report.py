@@ -31,11 +31,13 @@ KNOWS = "knows the canaries, not the coins; drew the queries and items of the ca
 ADVERSARY = {
     "dp_sgd": f"sees every noisy step of the client, every update and the model; {KNOWS}",
     "central": f"sees the noisy mean and the model of every round, neither an update nor the cohort; {KNOWS}",
+    "distributed": f"is the server: sees the sum and the model of every round; asks each device each round; {KNOWS}",
     "local": f"is the server: sees every device's noisy update and every model; asks each device each round; {KNOWS}",
 }
 ADJACENCY = {
     "dp_sgd": "add/remove one",
     "central": "zero-out: a registered device's data, or none",
+    "distributed": "zero-out: a registered device's data, or none",
     "local": "replace-one: a device with its canary, or one with its opposite",
 }
 

@@ -34,8 +34,6 @@ from simulations.audit.scores import Attack, watch
 
 SAMPLE = 64
 """Of so many clients, the one with the fewest slates is audited: the others' slates only hide a canary."""
-NOISE_AT = ("central", "local")
-"""Where client_update's noise may be added for its releases to be read here."""
 
 
 def attack(
@@ -86,8 +84,9 @@ def attack(
 def audited(settings: Settings, seed: int) -> Settings:
     """The same run under another seed and with a ledger of its own; ConfigError where it promises nothing.
 
-    dp_sgd: with one client, which takes part in every round. Local noise: every device takes part in every round until
-    its budget ends; the server, which is the adversary, asks whom it likes, and epsilon counts no sampling.
+    dp_sgd: with one client, which takes part in every round. Local and distributed noise: every device takes part in
+    every round until its budget ends; the server, which is the adversary, asks whom it likes, and epsilon counts no
+    sampling.
     """
     privacy, federation = settings.privacy, settings.federation
     if privacy.mechanism == "no_privacy":
@@ -104,11 +103,6 @@ def audited(settings: Settings, seed: int) -> Settings:
         raise ConfigError(
             "Expected privacy.cohorts=stream to be poisson: an audit knows independent rounds, and no noise that is "
             "correlated over them."
-        )
-    if privacy.noise_at not in NOISE_AT:
-        raise ConfigError(
-            f"Expected privacy.noise_at={privacy.noise_at} to be one of {', '.join(NOISE_AT)}, whose releases an audit "
-            "reads; audit a run with one of them."
         )
     privacy = replace(privacy, ledger="throwaway")
     if privacy.mechanism == "dp_sgd":

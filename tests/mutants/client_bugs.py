@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmrank.privacy import client_update
+from mmrank.privacy import client_update, distributed
 from mmrank.privacy.client_update import ClientUpdate
 from mmrank.privacy.noise import SeededNoise
 from server.population import Population
@@ -17,6 +17,20 @@ def noise_times(factor: float):
     def plant(patch: pytest.MonkeyPatch) -> None:
         noisy = client_update._noisy
         patch.setattr(client_update, "_noisy", lambda arrays, std, noise: noisy(arrays, std * factor, noise))
+
+    return plant
+
+
+def shares_times(factor: float):
+    """The standard deviation of each device's share of distributed noise is `factor` of what is charged."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        draw = distributed.discrete_gaussian
+
+        def wrong(noise, variance: float, n: int) -> np.ndarray:
+            return draw(noise, variance * factor**2, n) if factor else np.zeros(n, np.int64)
+
+        patch.setattr(distributed, "discrete_gaussian", wrong)
 
     return plant
 

@@ -27,6 +27,11 @@ OF_CLIENTS = {
     "no noise": client_bugs.noise_times(0),
     "clip neither applied nor checked": client_bugs.no_clip_and_no_check,
 }
+OF_SHARES = {
+    "clean": lambda patch: None,
+    "noise a quarter": client_bugs.shares_times(1 / 4),
+    "no noise": client_bugs.shares_times(0),
+}
 PLANTED = {
     "clean": lambda patch: None,
     "noise a quarter": bugs.noise_times(1 / 4),
@@ -54,7 +59,10 @@ def main() -> None:
     client = None if devices else smallest_client(dataset)
     own = "devices alone" if client is None else f"{client}, {len(dataset.slates(client, 'train'))} slates of its own"
     print(f"{own}, {asked.canaries} canaries")
-    planted = OF_CLIENTS if devices else OF_PEOPLE if settings.privacy.unit == "user" else PLANTED
+    if devices:
+        planted = OF_SHARES if settings.privacy.distributed else OF_CLIENTS
+    else:
+        planted = OF_PEOPLE if settings.privacy.unit == "user" else PLANTED
     print("| claim | planted | ledger's epsilon | bound 95% | bound 99.9% | ceiling | by | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for target in asked.epsilons.split(","):

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from mmrank.privacy.client_update import ClientUpdate, norm_of
+from mmrank.privacy.distributed import plan_distributed
 from mmrank.privacy.noise import SeededNoise
 from tests.mutants import client_bugs, small_clients
 from tests.privacy.test_noise import scale_is_accepted
@@ -50,6 +51,21 @@ def a_device_adds_the_noise_that_is_charged(folder: Path) -> None:
         {"w": np.zeros(8000)}, clip=0.5, noise=SeededNoise(5)
     )
     assert scale_is_accepted(sent["w"].astype(float), 1.5)
+
+
+def shares_add_up_to_the_noise_that_is_charged(folder: Path) -> None:
+    """The sum over the fewest survivors, who had nothing to say."""
+    shares = plan_distributed(
+        noise_multiplier=3.0, max_grad_norm=0.5, dimension=8000, threshold=6, colluders=0, cohort=6
+    )
+    names = [f"device-{row}" for row in range(6)]
+    round_ = shares.sum_round(run="mutants", round_number=1, cohort=names)
+    modulus = 2**shares.bits
+    total = sum(
+        shares.encode(np.zeros(8000), round_=round_, noise=SeededNoise(0, name)).astype(np.int64) for name in names
+    )
+    centred = (total + modulus // 2) % modulus - modulus // 2
+    assert scale_is_accepted(shares.decode(centred, round_=round_), 3.0 * 0.5)
 
 
 def a_client_moves_the_sum_by_no_more_than_the_clip(folder: Path) -> None:
@@ -136,6 +152,9 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Check]] = {
     "noise three halves": (client_bugs.noise_times(3 / 2), a_round_has_the_noise_that_is_charged),
     "no noise": (client_bugs.noise_times(0), a_round_has_the_noise_that_is_charged),
     "local noise a quarter": (QUARTER, a_device_adds_the_noise_that_is_charged),
+    "shares of noise a quarter": (client_bugs.shares_times(1 / 4), shares_add_up_to_the_noise_that_is_charged),
+    "shares of noise three halves": (client_bugs.shares_times(3 / 2), shares_add_up_to_the_noise_that_is_charged),
+    "no shares of noise": (client_bugs.shares_times(0), shares_add_up_to_the_noise_that_is_charged),
     "clip not applied by the device": (client_bugs.no_clip, a_device_sends_no_more_than_the_clip),
     "clip not checked by the server": (client_bugs.no_clip_and_no_check, a_longer_update_is_left_out),
     "clip neither applied nor checked": (

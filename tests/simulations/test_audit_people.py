@@ -31,6 +31,7 @@ from tests.mutants import bugs, client_bugs
 DEVICES = {"mechanism": "client_update", "unit": "client", "sampling_rate": 1.0, "max_grad_norm": 0.5}
 CENTRAL = {**DEVICES, "noise_multiplier": 2.6}
 LOCAL = {**DEVICES, "noise_at": "local", "noise_multiplier": 5.2}
+DISTRIBUTED = {**DEVICES, "noise_at": "distributed", "noise_multiplier": 4.0}
 USER = {"unit": "user", "slates_per_user": 8, "sampling_rate": 1.0, "noise_multiplier": 4.8, "micro_batch_size": 128}
 
 
@@ -79,11 +80,10 @@ def loud(features, folder, **privacy):
     settings = settings_of(**privacy)
     ranker = build_ranker(settings.model, seed=0)
     initial = parameters_of(ranker)
-    mechanism = build_mechanism(settings.privacy, settings.training, settings.federation, cache_dir=folder)
-    made = loud_canaries(12, features, ranker, settings, mechanism, 0)
+    made = loud_canaries(12, features, ranker, settings, 0)
 
     def of(canaries):
-        return np.array([learned(canaries, row, ranker, settings, mechanism, initial) for row in range(12)])
+        return np.array([learned(canaries, row, ranker, settings, initial) for row in range(12)])
 
     return made, of
 
@@ -160,6 +160,30 @@ def test_the_claim_under_local_noise_is_a_devices_own_and_counts_no_sampling(fea
     assert found.rounds == 3
 
 
+def test_the_claim_under_distributed_noise_is_a_devices_own_over_secure_sums_of_blocks(features, tmp_path):
+    found = attacked(features, tmp_path, canaries=75, rounds=2, **{**DISTRIBUTED, "sampling_rate": 0.1})
+    (event,) = found.events
+    assert (event.family, event.sampling_rate, event.steps) == ("concentrated", 1.0, 2)
+    assert 3.9 < event.noise_multiplier <= 4.0  # what the devices' shares come to, less what rounding costs
+    assert found.rounds == 2
+    assert found.share > 0.9
+    assert [len(list(folder.glob("secure-sums.sqlite"))) for folder in sorted(tmp_path.glob("block-*"))] == [1, 1]
+    assert len(found.scores["rounds"]) == 75
+    # a score of the likelihood ratio has the law that the noise of all shares gives it: its mean is half its variance
+    scores, coins = found.scores["rounds"], found.included
+    strength = 2 * found.share**2 / 4.0**2
+    assert abs(scores[coins].mean() - scores[~coins].mean() - strength) < 5 * np.sqrt(strength * 4 / 75)
+
+
+def test_distributed_noise_that_is_not_drawn_is_found_through_the_vault(features, tmp_path, monkeypatch):
+    clean = verdict_of(attacked(features, tmp_path / "clean", canaries=100, **DISTRIBUTED))
+    assert 1 < clean.claim < 1.5
+    assert not clean.refuted
+    assert not clean.below_resolution
+    client_bugs.shares_times(0)(monkeypatch)
+    assert verdict_of(attacked(features, tmp_path / "planted", canaries=100, **DISTRIBUTED)).refuted
+
+
 def test_devices_whose_budget_ends_are_audited_for_what_they_paid(features, tmp_path):
     found = attacked(features, tmp_path, canaries=20, rounds=3, **LOCAL, budget_epsilon=2.0)
     assert found.events == (Event(sampling_rate=1.0, noise_multiplier=2.6, steps=1),)
@@ -233,7 +257,9 @@ def test_a_weak_attack_is_said_to_be_one():
     assert "query_style.weight was trained as well" in said
 
 
-@pytest.mark.parametrize("noise_at", ["central", pytest.param("local", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "noise_at", ["central", *(pytest.param(name, marks=pytest.mark.slow) for name in ("local", "distributed"))]
+)
 def test_the_command_audits_devices(tiny: Path, tmp_path, noise_at):
     settings = load(
         tiny,
@@ -264,7 +290,7 @@ def test_the_command_audits_devices(tiny: Path, tmp_path, noise_at):
     assert report["client"] is None
     assert report["also_trained"] == ["query_style.weight"]
     assert report["unit"] == "client"
-    assert ("zero-out" if noise_at == "central" else "replace-one") in report["adjacency"]
+    assert ("replace-one" if noise_at == "local" else "zero-out") in report["adjacency"]
     assert set(report["membership"]) == {"loss", "loss, untrained", "rmia", "rmia, untrained"}
 
 
