@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from mmrank.errors import ConfigError, MmrankError
 from simulations import commands_audit, commands_tune
+from simulations._help import restore_argument_help
 from simulations._terminal import Config, Json, Overrides, Resume
 from simulations._terminal import cell as _cell
 from simulations._terminal import print_json as _print_json
@@ -27,6 +28,10 @@ EXIT_ERROR = 2
 
 class _Commands(TyperGroup):
     """Every MmrankError of any command is one line on stderr and exit code 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        restore_argument_help(self)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,14 @@ def test_every_command_has_help_with_an_example(command):
     result = run(*command, "--help")
     assert result.exit_code == 0
     assert f"Example: mmrank {' '.join(command)}" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_says_what_each_argument_is(command):
+    said = run(*command, "--help").stdout
+    arguments = re.search(r"Arguments:\n(.*?)\n\n", said, re.DOTALL)
+    for line in re.findall(r"^  [A-Z].*", arguments[1], re.MULTILINE) if arguments else ():
+        assert re.match(r"  [A-Z.\[\]_]+  [A-Z][a-z]* .*", line), line
 
 
 def test_help_is_quick_since_nothing_heavy_is_imported():
