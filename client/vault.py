@@ -365,7 +365,6 @@ class Vault:
         self, request: TrainRequest, noise: Noise, mechanism: Mechanism, charged_days: float | None = None
     ) -> dict[str, np.ndarray]:
         workspace, settings = self.workspace, self.workspace.settings
-        aggregation = settings.federation.aggregation
         with workspace.training:
             return local_update(
                 workspace.ranker,
@@ -378,7 +377,7 @@ class Vault:
                 shuffle=numpy_generator(settings.seed, "shuffle", self.client_id, request.round_number),
                 steps=settings.training.local_steps,
                 clip=request.parameters[CLIP].item() if CLIP in request.parameters else settings.privacy.max_grad_norm,
-                proximal_mu=float(aggregation.get("mu", 0.0)) if aggregation["name"] == "fedprox" else 0.0,
+                proximal_mu=settings.federation.proximal_mu,
                 device=workspace.device,
             )
 

@@ -130,6 +130,11 @@ class FederationSettings:
         _bounded("federation.min_replies", self.min_replies, 1, self.cohort_size)
         _positive("federation.reply_timeout_seconds", self.reply_timeout_seconds)
 
+    @property
+    def proximal_mu(self) -> float:
+        """FedProx' mu, which clients train under; 0 for every other rule."""
+        return float(self.aggregation.get("mu", 0.0)) if self.aggregation["name"] == "fedprox" else 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsSettings:

@@ -14,6 +14,7 @@ between any two updates (replace-one, sensitivity 2C) and no sampling counts.
 Adaptive clipping (Andrew et al. 2021, Algorithm 1): each update brings the bit b = [norm <= C]; the server adds
 N(0, s^2) to the sum of b - 1/2 and moves C towards the public quantile. A round then releases both sums, and
 costs what one Gaussian of multiplier z does where the update's own is (z^-2 - (2 s)^-2)^(-1/2) (their Theorem 1).
+Zero-out makes the bit's half nothing as well: an update of zeros brings b = 1/2, and moves neither sum.
 """
 
 from __future__ import annotations
@@ -151,7 +152,8 @@ class ClientUpdate:
         if self.noise_at == "local":
             sent = _noisy(sent, self.update_noise * clip, noise)
         if self.adaptive:
-            sent[CLIP] = np.array([float(finite and total <= clip)])
+            silent = not finite or total == 0  # sends zeros: a whole bit would be as far as 1 from one that is clipped
+            sent[CLIP] = np.array([0.5 if silent else float(total <= clip)])
         return {name: array.astype(np.float32) for name, array in sent.items()}
 
     def fault(self, update: Update, *, clip: float) -> str | None:
@@ -162,8 +164,8 @@ class ClientUpdate:
         if self.noise_at != "central":
             return None
         bit = update.get(CLIP)
-        if bit is not None and bit.item() not in (0.0, 1.0):
-            return f"its {CLIP} is {bit.item()}, neither 0 nor 1"
+        if bit is not None and bit.item() not in (0.0, 0.5, 1.0):
+            return f"its {CLIP} is {bit.item()}, none of 0, 1/2 and 1"
         norm = norm_of({name: array for name, array in update.items() if name != CLIP})
         return None if norm <= clip else f"its norm {norm:.6g} is above the clip {clip:.6g}"
 
@@ -186,7 +188,7 @@ class ClientUpdate:
     def _next_clip(self, updates: Mapping[str, Update], clip: float, noise: Noise, shrunk: float) -> float:
         if self.count_noise is None:
             return clip
-        # b - 1/2 in place of b: one client moves the sum by 1/2
+        # b - 1/2 in place of b: one client moves the sum by at most 1/2 from what it is without it
         below = sum(float(update[CLIP][0]) - 0.5 for update in updates.values())
         share = float(noisy_sum(np.array([below]), self.count_noise * shrunk, noise)[0]) / self.cohort_size + 0.5
         error = share - self.clip_quantile

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmrank.errors import ConfigError
 from server.aggregation import Parameters, Rule, State
 from server.aggregation._low_rank import with_low_rank
 from server.aggregation._mean import stepped, uniform_mean, within
@@ -75,8 +76,14 @@ def build(
     """The rule, with the paper's beta_1, beta_2 and tau; tau is in the updates' units.
 
     noise_std: standard deviation of each number of the mean update's noise, which is taken off its second moment.
-    low_rank: as for fedavg. Raises ConfigError for a value out of its bounds.
+    low_rank: as for fedavg. Raises ConfigError for a value out of its bounds, and for noise_std without
+    bias_correction: the paper's second moment is of d, which has less noise.
     """
+    if noise_std > 0 and not bias_correction:
+        raise ConfigError(
+            f"Expected federation.aggregation.noise_std={noise_std} with bias_correction alone, whose second moment is "
+            "of the updates themselves; set federation.aggregation.bias_correction: true."
+        )
     rule = FedAdam(
         learning_rate=within("server_learning_rate", server_learning_rate, 0.0, math.inf, low_included=False),
         beta_1=within("beta_1", beta_1, 0.0, 1.0, low_included=True),

@@ -11,8 +11,7 @@ are as far apart as the clip lets any be, 2 C, and against an empty one an audit
 Distributed noise. The attacker is the server and sees the sum of every round, whose cohort it knows: everybody, in
 every round. Zero-out again. A secure sum of all canaries would cost more than they are worth, so they stand in
 federations of BLOCK devices each, with a model, noise and ledgers of their own: their coins are independent, and so is
-what each block shows. All of a block survive, and no colluder tells its share, so the sum has a little more noise than
-is counted.
+what each block shows. All of a block survive and none colludes: the sum has the noise that is counted, and no more.
 """
 
 from __future__ import annotations
@@ -83,27 +82,42 @@ def attack_devices(
 
     Raises ConfigError where the mechanism is not client_update, or a device refused or failed to train.
     """
-    on_data = partial(_attack, dataset=dataset, features=features, on_round=on_round)
+    on_data = partial(_attack, dataset=dataset, features=features)
     if not settings.privacy.distributed:
-        return on_data(settings, canaries=canaries, seed=seed, state_dir=state_dir)
-    found = []
-    for number, rows in enumerate(np.array_split(np.arange(canaries), math.ceil(canaries / BLOCK))):
+        return on_data(settings, canaries=canaries, seed=seed, state_dir=state_dir, on_round=on_round)
+    found, blocks = [], math.ceil(canaries / BLOCK)
+    for number, rows in enumerate(np.array_split(np.arange(canaries), blocks)):
         own = stream_key(seed, "audit-block", number) % 2**63
         of_block = _of_block(settings, len(rows), own)
-        found.append(on_data(of_block, canaries=len(rows), seed=own, state_dir=state_dir / f"block-{number:03d}"))
+        found.append(
+            on_data(
+                of_block,
+                canaries=len(rows),
+                seed=own,
+                state_dir=state_dir / f"block-{number:03d}",
+                on_round=_as_a_part(on_round, number, blocks, settings.federation.rounds),
+            )
+        )
     return Attack(
         included=np.concatenate([block.included for block in found]),
         scores={name: np.concatenate([block.scores[name] for block in found]) for name in found[0].scores},
         events=max((block.events for block in found), key=lambda spent: epsilon(spent, settings.privacy.delta)),
         epsilon=max(block.epsilon for block in found),
-        rounds=found[0].rounds,
+        rounds=min(block.rounds for block in found),
         share=float(np.median([block.share for block in found])),
     )
 
 
+def _as_a_part(on_round: OnRound | None, number: int, blocks: int, rounds: int) -> OnRound | None:
+    """Tells of a block's rounds as of so much of all blocks': a bar moves on."""
+    if on_round is None:
+        return None
+    return lambda report: on_round(replace(report, round_number=(number * rounds + report.round_number) // blocks))
+
+
 def _of_block(settings: Settings, devices: int, seed: int) -> Settings:
-    """The same promise and noise over a cohort of `devices`, of whom none falls out."""
-    privacy = replace(settings.privacy, secure_cohort=devices, secure_threshold=devices)
+    """The same promise and noise over a cohort of `devices`, of whom none falls out or colludes."""
+    privacy = replace(settings.privacy, secure_cohort=devices, secure_threshold=devices, colluders=0)
     federation = replace(settings.federation, cohort_size=devices)
     return replace(settings, seed=seed, privacy=privacy, federation=federation)
 
@@ -169,6 +183,12 @@ def _attack(
         accounts = [workspace.ledger.account(identity, workspace.policy) for identity in identities]
     # every device is promised as much as the one that paid most
     events = max((account.events() for account in accounts), key=lambda spent: epsilon(spent, settings.privacy.delta))
+    charged = sum(event.steps for event in events)
+    if settings.privacy.distributed and reader.rounds < charged:
+        raise ConfigError(
+            f"Expected each of the {charged} rounds that canary devices paid for to end in a sum, and "
+            f"{charged - reader.rounds} were thrown away: what they would have shown was not seen; audit the run again."
+        )
     return Attack(
         included=included,
         scores={"rounds": reader.scores, "model": made.moved(final) - made.moved(initial)},
@@ -234,6 +254,7 @@ def learned(
         shuffle=numpy_generator(0, "audit-own"),
         steps=settings.training.local_steps,
         clip=UNCLIPPED,
+        proximal_mu=settings.federation.proximal_mu,
     )
     return float(made.moved(update)[row]), norm_of(update)
 
@@ -249,31 +270,39 @@ class Reader:
     ) -> None:
         self._made, self._settings, self._ranker = made, settings, ranker
         self._clip = settings.privacy.max_grad_norm
+        self._entries, self._norms = np.zeros(len(made)), np.ones(len(made))
+        self._heard = False
         self._cohort_size, self._local = mechanism.cohort_size, settings.privacy.noise_at == "local"
         if isinstance(mechanism, DistributedUpdate):
             shares = mechanism.shares
             self._noise, self._rate = math.sqrt(shares.share_variance * len(made)) / shares.scaled_norm, 1.0
         else:
             self._noise, self._rate = mechanism.update_noise, mechanism.sampling_rate
-        self.scores, self.own, self.rounds = np.zeros(len(made)), np.zeros(len(made)), 0
+        self.scores, self.rounds = np.zeros(len(made)), 0
+
+    @property
+    def own(self) -> np.ndarray:
+        """float64 [m] in [0, 1]: what each canary adds to its own entry of a round's sum, over the clip."""
+        return self._entries / np.maximum(self._norms, self._clip)
 
     def begins(self, number: int, parameters: Parameters) -> None:
         """Round `number` begins from that public model."""
         if number & (number - 1) or number > self._settings.federation.rounds:
             return
         for row in range(len(self._made)):
-            entry, norm = learned(self._made, row, self._ranker, self._settings, parameters)
-            self.own[row] = entry / max(norm, self._clip)
+            self._entries[row], self._norms[row] = learned(self._made, row, self._ranker, self._settings, parameters)
 
     def replied(self, row: int, update: Parameters) -> None:
         """One device's update, as the server gets it: read under local noise alone."""
         if self._local:
+            self._heard = True
             seen = self._made.moved(update)[row] / self._clip
             self.scores[row] += log_likelihood_ratio_of_opposites(seen, self.own[row], self._noise)
 
     def released(self, report: RoundReport) -> None:
         """What everybody may see of a round: read under central and under distributed noise."""
-        self.rounds = report.round_number
+        if report.noisy_mean is not None or self._heard:
+            self.rounds, self._heard = self.rounds + 1, False
         if report.noisy_mean is not None:
             seen = self._made.moved(report.noisy_mean) * self._cohort_size / self._clip
             self.scores += log_likelihood_ratio(seen, self.own, self._noise, self._rate)

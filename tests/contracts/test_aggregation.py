@@ -153,6 +153,8 @@ def test_fedadam_takes_the_known_variance_of_noise_off_the_second_moment():
     )
     moved = subject.apply(subject.init(start), start, {"a": {"w": np.array([0.5, -0.2], np.float32)}})[1]["w"]
     np.testing.assert_allclose(moved, [0.5 / (0.4 + 0.1), -0.2 / 0.1], rtol=1e-6)
+    with pytest.raises(ConfigError, match=r"noise_std=0.3 with bias_correction alone"):
+        rule("fedadam", noise_std=0.3)
 
 
 def test_fedadam_with_bias_correction_is_torchs_adam():

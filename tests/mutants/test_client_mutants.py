@@ -54,15 +54,15 @@ def a_device_adds_the_noise_that_is_charged(folder: Path) -> None:
 
 
 def shares_add_up_to_the_noise_that_is_charged(folder: Path) -> None:
-    """The sum over the fewest survivors, who had nothing to say."""
+    """The sum over the fewest honest survivors, 4 of 8, who had nothing to say."""
     shares = plan_distributed(
-        noise_multiplier=3.0, max_grad_norm=0.5, dimension=8000, threshold=6, colluders=0, cohort=6
+        noise_multiplier=3.0, max_grad_norm=0.5, dimension=8000, threshold=6, colluders=2, cohort=8
     )
-    names = [f"device-{row}" for row in range(6)]
+    names = [f"device-{row}" for row in range(8)]
     round_ = shares.sum_round(run="mutants", round_number=1, cohort=names)
     modulus = 2**shares.bits
     total = sum(
-        shares.encode(np.zeros(8000), round_=round_, noise=SeededNoise(0, name)).astype(np.int64) for name in names
+        shares.encode(np.zeros(8000), round_=round_, noise=SeededNoise(0, name)).astype(np.int64) for name in names[:4]
     )
     centred = (total + modulus // 2) % modulus - modulus // 2
     assert scale_is_accepted(shares.decode(centred, round_=round_), 3.0 * 0.5)
@@ -154,6 +154,10 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Check]] = {
     "local noise a quarter": (QUARTER, a_device_adds_the_noise_that_is_charged),
     "shares of noise a quarter": (client_bugs.shares_times(1 / 4), shares_add_up_to_the_noise_that_is_charged),
     "shares of noise three halves": (client_bugs.shares_times(3 / 2), shares_add_up_to_the_noise_that_is_charged),
+    "shares of noise by the cohort": (
+        client_bugs.shares_times((4 / 8) ** 0.5),  # in place of the honest survivors
+        shares_add_up_to_the_noise_that_is_charged,
+    ),
     "no shares of noise": (client_bugs.shares_times(0), shares_add_up_to_the_noise_that_is_charged),
     "clip not applied by the device": (client_bugs.no_clip, a_device_sends_no_more_than_the_clip),
     "clip not checked by the server": (client_bugs.no_clip_and_no_check, a_longer_update_is_left_out),

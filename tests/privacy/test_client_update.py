@@ -106,7 +106,27 @@ def test_a_reply_above_the_clip_or_with_a_strange_bit_is_a_fault():
     adaptive = mechanism(count_noise=5.0)
     sent = adaptive.release(update(1), clip=0.5, noise=SecureNoise())
     assert adaptive.fault(sent, clip=0.5) is None
-    assert "neither 0 nor 1" in adaptive.fault({**sent, CLIP: np.array([9.0], np.float32)}, clip=0.5)
+    assert "none of 0, 1/2 and 1" in adaptive.fault({**sent, CLIP: np.array([9.0], np.float32)}, clip=0.5)
+
+
+@pytest.mark.parametrize(
+    "learned", [[0.0, 0.0], [1e-9, 0.0], [0.3, 0.4], [0.3, 0.41], [1e9, -1e9], [np.nan, 1.0], [np.inf, 0.0]]
+)
+def test_under_an_adaptive_clip_a_client_moves_neither_sum_by_more_than_is_charged(learned):
+    """Against an update of zeros, which is what zero-out makes of it: by C, and by 1/2."""
+    adaptive = mechanism(noise_multiplier=1.0, count_noise=5.0)
+    sent, empty = (
+        adaptive.release({"b": np.array(update, np.float32)}, clip=0.5, noise=SecureNoise())
+        for update in (learned, [0.0, 0.0])
+    )
+    assert adaptive.fault(sent, clip=0.5) is None
+    assert adaptive.fault(empty, clip=0.5) is None
+    assert abs(sent[CLIP].item() - empty[CLIP].item()) <= 0.5
+    assert norm_of({"b": sent["b"] - empty["b"]}) <= 0.5
+    told = [
+        adaptive.aggregate(found, {"b": np.zeros(2)}, clip=0.5, noise=SeededNoise(1))[1] for found in ({}, {"a": empty})
+    ]
+    assert told[0] == told[1]  # who has nothing to say says nothing of the quantile
 
 
 @pytest.mark.parametrize("start", [0.1, 10.0])

@@ -101,10 +101,30 @@ def test_it_goes_on_from_a_state_that_was_kept():
     np.testing.assert_array_equal(kept[1]["head.weight"], params["head.weight"])
 
 
+def test_what_a_matrix_was_before_the_first_round_stays():
+    draw = np.random.default_rng(8)
+    start = {"head.weight": draw.normal(size=SHAPE).astype(np.float32), "head.bias": np.ones(SHAPE[0], np.float32)}
+    zero = {name: np.zeros_like(array) for name, array in start.items()}
+    subject = rule(low_rank={"head": 1})
+    state, params = subject.apply(subject.init(start), start, {"a": zero})
+    np.testing.assert_array_equal(params["head.weight"], start["head.weight"])
+    learned = signal(1)
+    params = subject.apply(state, params, {"a": {**zero, "head.weight": learned}})[1]
+    np.testing.assert_allclose(params["head.weight"], start["head.weight"] + learned, atol=1e-5)
+
+
+def test_the_longest_beginning_counts_in_any_order():
+    for ranks in ({"head": 1, "head.weight": 4}, {"head.weight": 4, "head": 1}):
+        matrix = rounds(rule(low_rank=ranks), [signal(9)])[-1]["head.weight"].astype(np.float64)
+        assert np.linalg.matrix_rank(matrix, tol=1e-3) == 4
+
+
 def test_what_names_no_matrix_and_what_is_no_rank_are_refused():
     for wrong in ("tail", "head.bias"):
         with pytest.raises(ConfigError, match=r"low_rank='.*' to begin the name of a trained matrix.*head.weight"):
             rule(low_rank={wrong: 2}).init(model())
+    with pytest.raises(ConfigError, match=r"low_rank=16 to be a rank for each"):
+        rule(low_rank=16)
     for rank in (0, -1, 1.5, True, "4"):
         with pytest.raises(ConfigError, match=r"low_rank.head=.*whole number"):
             rule(low_rank={"head": rank})

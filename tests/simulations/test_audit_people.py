@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from client.vault import Vault
 from client.workspace import make_workspace
 from mmrank.errors import ConfigError
 from mmrank.privacy.accountant import Event
@@ -187,6 +188,29 @@ def test_distributed_noise_that_is_not_drawn_is_found_through_the_vault(features
 def test_devices_whose_budget_ends_are_audited_for_what_they_paid(features, tmp_path):
     found = attacked(features, tmp_path, canaries=20, rounds=3, **LOCAL, budget_epsilon=2.0)
     assert found.events == (Event(sampling_rate=1.0, noise_multiplier=2.6, steps=1),)
+    assert found.rounds == 1
+    shared = attacked(features, tmp_path / "shared", canaries=20, rounds=3, **DISTRIBUTED, budget_epsilon=1.3)
+    assert [event.steps for event in shared.events] == [1]
+    assert shared.rounds == 1
+
+
+@pytest.mark.parametrize("kind", [LOCAL, DISTRIBUTED], ids=["local", "distributed"])
+def test_a_budget_below_one_round_is_no_claim_that_stands(features, tmp_path, kind):
+    with pytest.raises(ConfigError, match="0 rounds were done"):
+        attacked(features, tmp_path, canaries=20, rounds=2, **kind, budget_epsilon=0.1)
+
+
+def test_a_sum_that_was_thrown_away_is_not_taken_for_one_that_shows_nothing(features, tmp_path, monkeypatch):
+    """Its charges stay, and the attacker has seen nothing of it."""
+    answer = Vault.take_part
+
+    def silent(self, request):
+        reply = answer(self, request)
+        return replace(reply, arrays={}) if self.client_id == "canary-3" and request.step == "mask" else reply
+
+    monkeypatch.setattr(Vault, "take_part", silent)
+    with pytest.raises(ConfigError, match=r"0 rounds were done|1 were thrown away"):
+        attacked(features, tmp_path, canaries=20, **DISTRIBUTED)
 
 
 @pytest.mark.parametrize("noise", ["seeded", "secure"])
