@@ -22,3 +22,8 @@ def restore_argument_help(command: click.Command) -> None:
         told = get_params_from_function(inspect.unwrap(command.callback))
         for argument in lost:
             argument.help = told[argument.name or ""].default.help
+    vars(command)["format_arguments"] = _nothing  # typer lists them among the options
+
+
+def _nothing(context: click.Context, formatter: click.HelpFormatter) -> None:
+    """Writes nothing."""

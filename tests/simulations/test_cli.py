@@ -61,6 +61,7 @@ def test_every_command_has_help_with_an_example(command):
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_says_what_each_argument_is(command):
     said = run(*command, "--help").stdout
+    assert said.count("rguments:") <= 1
     arguments = re.search(r"Arguments:\n(.*?)\n\n", said, re.DOTALL)
     for line in re.findall(r"^  [A-Z].*", arguments[1], re.MULTILINE) if arguments else ():
         assert re.match(r"  [A-Z.\[\]_]+  [A-Z][a-z]* .*", line), line
