@@ -209,7 +209,9 @@ def _problem(
     return LocalProblem(
         model=model,
         size=len(batch),
-        inputs=_inputs(batch, features, settings, device, passes=passes),
+        inputs=_inputs(
+            batch, features, settings, device, passes=passes, size=0 if gradients is None else gradients.size
+        ),
         losses=_losses(training),
         optimizer=build_optimizer(parameters, training),
         adjust=_proximal(parameters, proximal_mu) if proximal_mu else None,
@@ -219,12 +221,31 @@ def _problem(
 
 
 def _inputs(
-    batch: SlateBatch, features: FeatureTable, settings: ModelSettings, device: torch.device | str, *, passes: float
+    batch: SlateBatch,
+    features: FeatureTable,
+    settings: ModelSettings,
+    device: torch.device | str,
+    *,
+    passes: float,
+    size: int = 0,
 ) -> Callable[[np.ndarray], Inputs]:
+    """size: of the batches that slates are gathered in, where what a unit is must not depend on others; 0 for any."""
+
+    def gathered(rows: np.ndarray) -> Inputs:
+        if not size or not len(rows):
+            return _tensors(batch.select(rows), features, settings, device)
+        # A matrix product of one row rounds in another way than one of many: a batch that is not full is filled up.
+        parts = []
+        for start in range(0, len(rows), size):
+            taken = rows[start : start + size]
+            full = _tensors(batch.select(np.resize(taken, size)), features, settings, device)
+            parts.append({name: tensor[: len(taken)] for name, tensor in full.items()})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
     bytes_each = row_bytes(features, length=batch.candidates.shape[1], history=batch.history.shape[1])
     if passes < 1 or bytes_each * len(batch) > GATHER_LIMIT_BYTES:
-        return lambda rows: _tensors(batch.select(rows), features, settings, device)
-    everything = _tensors(batch, features, settings, device)
+        return gathered
+    everything = gathered(np.arange(len(batch)))
 
     def select(rows: np.ndarray) -> Inputs:
         index = torch.from_numpy(rows).to(device)

@@ -47,7 +47,7 @@ from mmrank.ranker import Ranker, build_ranker, gather, load_parameters
 from mmrank.ranking import Event, Ranked, history_of
 from mmrank.secure_sum.arrays import model_from
 from mmrank.secure_sum.sum_round import SumRound
-from mmrank.slates import collate, fault_of
+from mmrank.slates import collate
 from mmrank.wire import input_hash
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Vault:
             client=self.client_id,
             kind=workspace.dataset.kind(self.client_id),
             mechanism=policy.mechanism,
-            unit=policy.unit,
+            unit=workspace.settings.privacy.unit,
             delta=policy.delta,
             budget_epsilon=policy.budget_epsilon,
         )
@@ -319,11 +319,10 @@ class Vault:
         workspace, release = self.workspace, self._metric_release()
         entries, head = self._head()
         slates = workspace.slates(self.client_id, "validation", charged_days=charged_days)
-        sound = [slate for slate in slates if fault_of(slate, len(workspace.features)) is None]
         with workspace.training:
             load_parameters(workspace.ranker, request.parameters)
-            values = slate_values(workspace.ranker, workspace.features, sound, device=workspace.device)
-        owner = np.array([slate.user for slate in sound], np.int64)
+            values = slate_values(workspace.ranker, workspace.features, slates, device=workspace.device)
+        owner = np.array([slate.user for slate in slates], np.int64)
         return EvaluateReply(
             code="ok",
             client=self.client_id,

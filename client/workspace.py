@@ -134,7 +134,7 @@ class Workspace:
         privacy = self.settings.privacy
         return Policy(
             mechanism=privacy.mechanism,
-            unit=privacy.unit,
+            unit=privacy.charged_unit,
             delta=privacy.delta,
             budget_epsilon=privacy.client_budget,
             renew_every_days=privacy.renew_every_days,
@@ -201,12 +201,13 @@ class Workspace:
         return None if self.settings.privacy.retention_days is None else self.ledger.clock_days()
 
     def slates(self, client_id: str, split: Split, *, charged_days: float | None = None) -> list[Slate]:
-        """That client's slates, in a run that drops old data those that may be used now.
+        """That client's slates that something can be learned from; in a run that drops old data those of now.
 
         charged_days: a time before the charge. What came after it was not there in the charge's period, and what is
         old by now may be so since before it: a datum is used in no more periods than it lives through.
         """
-        slates, now = self.dataset.slates(client_id, split), self.now_days()
+        # what is no slate goes first: its time may be none, and an error in its place would tell that it is there
+        slates, now = self._sound(client_id, self.dataset.slates(client_id, split)), self.now_days()
         retention, epoch = self.settings.privacy.retention_days, self.dataset.epoch_days if now is not None else None
         if now is None or retention is None or epoch is None:
             return slates
@@ -216,26 +217,29 @@ class Workspace:
     def batch(self, client_id: str, split: Split, *, charged_days: float | None = None) -> SlateBatch:
         """Those slates, padded to the public `training.slate_length`; the last used stay in memory, unless they age."""
         if self.settings.privacy.retention_days is not None:
-            return self._batch(client_id, self.slates(client_id, split, charged_days=charged_days))
+            return self._batch(self.slates(client_id, split, charged_days=charged_days))
         key = (client_id, split)
         if key in self._batches:
             self._batches.move_to_end(key)
             return self._batches[key]
-        batch = self._batch(client_id, self.slates(client_id, split))
+        batch = self._batch(self.slates(client_id, split))
         self._batches[key] = batch
         self._batches_bytes += batch_bytes(batch)
         while self._batches_bytes > BATCHES_KEPT_BYTES and len(self._batches) > 1:
             self._batches_bytes -= batch_bytes(self._batches.popitem(last=False)[1])
         return batch
 
-    def _batch(self, client_id: str, slates: list[Slate]) -> SlateBatch:
+    def _sound(self, client_id: str, slates: list[Slate]) -> list[Slate]:
         faults = [fault_of(slate, len(self.features)) for slate in slates]
         sound = [slate for slate, fault in zip(slates, faults, strict=True) if fault is None]
         if len(sound) < len(slates):
             reasons = Counter(fault for fault in faults if fault is not None)
             self._say_left_out(client_id, f"{len(slates) - len(sound)} of {len(slates)} slates: {dict(reasons)}")
+        return sound
+
+    def _batch(self, slates: list[Slate]) -> SlateBatch:
         return collate(
-            sound,
+            slates,
             history_length=self.settings.model.history_length,
             slate_length=self.settings.training.slate_length,
         )

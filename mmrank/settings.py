@@ -351,6 +351,12 @@ class PrivacySettings:
         return math.inf if budget is None else budget
 
     @property
+    def charged_unit(self) -> str:
+        """What an event in a ledger protects, its adjacency included: events of two kinds do not compose to either."""
+        local = self.mechanism == "client_update" and self.noise_at == "local"
+        return f"{self.unit}, replaced" if local else self.unit
+
+    @property
     def client_budget(self) -> float:
         """Where a client's own ledger refuses. Under central noise it records participations, unamplified."""
         if self.central:
@@ -390,7 +396,8 @@ class EvaluationSettings:
 
 OWN = frozenset({"name", "engine", "device", "dataset", "features_cache", "tracking", "evaluation"})
 """Settings that each party of a federation has for itself: where its data, its files and its hardware are."""
-OWN_PRIVACY = frozenset({"ledger", "budget_epsilon", "participation_epsilon", "renew_every_days", "retention_days"})
+RENEWAL = frozenset({"renew_every_days", "retention_days"})
+OWN_PRIVACY = frozenset({"ledger", "budget_epsilon", "participation_epsilon"}) | RENEWAL
 """The same under `privacy`: each ends or keeps its own promise, and none of them changes what a round costs."""
 
 
@@ -440,9 +447,14 @@ class Settings:
 
     @cached_property
     def agreed_sha256(self) -> str:
-        """Hash of what a server and its clients must have alike: all but OWN and OWN_PRIVACY."""
+        """Hash of what a server and its clients must have alike: all but OWN and OWN_PRIVACY.
+
+        Under central noise the population's budget is renewed by the server, and what that rests on, that old data are
+        dropped, happens on each device: there the two are alike as well.
+        """
+        own = OWN_PRIVACY - RENEWAL if self.privacy.central else OWN_PRIVACY
         agreed = {name: value for name, value in self.to_dict().items() if name not in OWN}
-        agreed["privacy"] = {name: value for name, value in agreed["privacy"].items() if name not in OWN_PRIVACY}
+        agreed["privacy"] = {name: value for name, value in agreed["privacy"].items() if name not in own}
         return hashlib.sha256(json.dumps(agreed, sort_keys=True).encode()).hexdigest()
 
 

@@ -60,6 +60,8 @@ def fault_of(slate: Slate, items: int) -> str | None:
         return "a query that is no text"
     if not isinstance(slate.user, int | np.integer) or not 0 <= slate.user < 2**62:
         return "a person who is no number"
+    if not isinstance(slate.time_days, int | float | np.integer | np.floating) or not abs(slate.time_days) <= LARGEST:
+        return "a time that is no number, or a huge one"
     columns = (slate.candidates, slate.relevance, slate.position, slate.history, slate.event_type, slate.age_days)
     if any(not isinstance(c, np.ndarray) or c.ndim != 1 or (len(c) and c.dtype.kind not in "iuf") for c in columns):
         return "a column that is no list of numbers"

@@ -298,9 +298,8 @@ def _with_heads(clients: Sequence[str], content: Plain, acknowledged: Mapping[st
 def _log_round(report: RoundReport) -> None:
     """One line a round where nobody else watches; Flower's own logger is the one that `flwr run --stream` shows."""
     if report.secret_cohort:
-        logging.getLogger("flwr").info(
-            "round %d: epsilon %.3g, %.1f s", report.round_number, report.epsilon_max, report.seconds
-        )
+        # nor how long it took, which tells how many were drawn
+        logging.getLogger("flwr").info("round %d: epsilon %.3g", report.round_number, report.epsilon_max)
         return
     told = {} if report.measured is None else report.measured.estimates
     logging.getLogger("flwr").info(

@@ -309,23 +309,33 @@ def _collect(
     heads: Mapping[str, Head],
     on_client: OnClient | None,
 ) -> _Replies:
-    """Every usable update, and why the others are not."""
+    """Every usable update, and why the others are not.
+
+    Under central noise who was drawn is a secret that epsilon rests on, also by name or reason in a log.
+    """
+    secret = settings.privacy.central
     replies = _Replies()
     waiting = set(cohort)
     for client, reply in messenger.exchange(cohort, request, settings.federation.reply_timeout_seconds, heads):
         if client not in waiting:
-            logger.warning(
-                "Round %d: an answer from %r, who was not asked or has answered.", request.round_number, client
-            )
+            if not secret:
+                logger.warning(
+                    "Round %d: an answer from %r, who was not asked or has answered.", request.round_number, client
+                )
             continue
         waiting.remove(client)
         _file(replies, client, reply, request, faults, heads.get(client, NO_HEAD))
-        if on_client is not None:
+        if on_client is not None and not secret:
             on_client(len(cohort) - len(waiting), len(cohort))
     for client in sorted(waiting):
         replies.dropped[client] = f"no answer within {settings.federation.reply_timeout_seconds} s"
-    for client, reason in sorted(replies.dropped.items()):
-        logger.warning("Round %d: dropped the reply of %s: %s.", request.round_number, client, reason)
+    if not secret:
+        for client, reason in sorted(replies.dropped.items()):
+            logger.warning("Round %d: dropped the reply of %s: %s.", request.round_number, client, reason)
+        for client in sorted(replies.exhausted):
+            logger.info(
+                "Round %d: %s has spent its privacy budget and is not asked again.", request.round_number, client
+            )
     return replies
 
 
@@ -354,7 +364,6 @@ def _file(
         replies.updates[client] = reply.update
     elif reply.code == "exhausted":
         replies.exhausted.add(client)
-        logger.info("Round %d: %s has spent its privacy budget and is not asked again.", request.round_number, client)
     else:
         replies.dropped[client] = f"it answered {reply.code}"
 

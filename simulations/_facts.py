@@ -138,14 +138,18 @@ def _people(settings: Settings, state_dir: Path) -> dict[str, Any]:
         return {}
     standing, delta = spent_most(settings, state_dir), privacy.delta
     events = () if standing is None else standing.events
-    found: dict[str, Any] = {"person_at_two_merchants": epsilon([*events, *events], delta)}
+    twice = [*events, *events]
+    found: dict[str, Any] = {"person_at_two_merchants": epsilon(twice, delta)}
     if privacy.unit == "slate":
         histories = settings.model.history_length if settings.model.use_behaviour else 0
         found |= {
             "person_with_slates": {str(units): group_epsilon(events, delta, units=units) for units in (5, 10)},
+            # above it is one slate at each
+            "person_at_two_merchants_with_slates": {"5": group_epsilon(twice, delta, units=5)},
             "event_in_histories": {
                 "histories": histories,
-                "epsilon": changed_epsilon(events, delta, own=1, changed=histories),
+                # its own slate may stay, with something else in its place
+                "epsilon": changed_epsilon(events, delta, own=0, changed=histories + 1),
             },
         }
     return found

@@ -140,7 +140,9 @@ class _Watch:
             report = _expected(report, self.settings.federation.cohort_size)
         if self.rounds is not None:
             self.rounds.add(_line(report))
-        values = {"seconds": report.seconds, "replies": float(report.codes.get("ok", 0))}
+        values = {"replies": float(report.codes.get("ok", 0))}
+        if not report.secret_cohort:
+            values["seconds"] = report.seconds
         spent = ""
         if self.settings.privacy.mechanism != "no_privacy":
             values |= {"epsilon_max": report.epsilon_max, "epsilon_median": report.epsilon_median}
@@ -172,13 +174,17 @@ class _Watch:
 
 
 def _expected(report: RoundReport, cohort_size: int) -> RoundReport:
-    """What may be told of a round whose cohort is a secret: the public numbers in place of those that were drawn."""
+    """What may be told of a round whose cohort is a secret: the public numbers in place of those that were drawn.
+
+    seconds: 0, since a round takes as long as its cohort is large.
+    """
     size = sum(array.nbytes for array in report.parameters.values())
     return replace(
         report,
         codes={"ok": cohort_size},
         dropped={},
         cohort_size=cohort_size,
+        seconds=0.0,
         bytes_down=cohort_size * size,
         bytes_up=cohort_size * size,
     )

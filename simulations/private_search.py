@@ -40,7 +40,14 @@ if TYPE_CHECKING:
 
 FIXED = ("evaluation.seeds=1", "tracking=none")
 """One trial is one training, and leaves no trace elsewhere."""
-MOVES_FEATURES = ("model.feature_dim", "model.style_dim", "model.text", "model.image", "model.towers")
+MOVES_FEATURES = (
+    "model.feature_dim",
+    "model.style_dim",
+    "model.text",
+    "model.image",
+    "model.towers",
+    *(f"model.use_{name}" for name in ("text", "image", "looks")),
+)
 MAY_MOVE = (
     "training.",
     "model.",
@@ -178,9 +185,10 @@ def promise(search: PrivateSearch, settle: Settle) -> tuple[MetricRelease, Priva
     histories = {
         training_history(settle([*FIXED, *overrides_of(choices)]), search.view) for choices in combinations(charged)
     }
-    return release, PrivateSelection(
-        runs=search.runs, training=tuple(sorted(histories)), score=release.event, view=search.view
-    )
+    score = release.event
+    if base.privacy.noise_at == "local" and not local:  # the trials promise replace-one: a sum moves twice as far
+        score = replace(score, noise_multiplier=score.noise_multiplier / 2)
+    return release, PrivateSelection(runs=search.runs, training=tuple(sorted(histories)), score=score, view=search.view)
 
 
 def training_history(settings: Settings, view: View) -> History:

@@ -138,7 +138,8 @@ class _Run:
         """result.json."""
         settings, evaluator = self.settings, self.stage.evaluator
         rounds = read_table(self.folder.rounds)
-        spent = sum(float(line["seconds"]) for line in rounds)
+        # rounds whose cohorts are secret have no seconds of their own
+        spent = sum(float(line["seconds"]) for line in rounds) or self.stage.display.seconds.get("training", 0.0)
         seconds = {kind: round(value, 3) for kind, value in sorted(self.stage.display.seconds.items())}
         return {
             "schema": SCHEMA,

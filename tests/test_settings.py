@@ -11,6 +11,15 @@ from mmrank.errors import ConfigError
 from mmrank.settings import Settings, parse
 
 
+def test_who_renews_the_populations_budget_agrees_with_who_drops_old_data():
+    """Under central noise the server renews, and each device drops; elsewhere each party keeps a promise of its own."""
+    central = {"mechanism": "client_update", "unit": "client", "noise_multiplier": 1.0, "noise": "secure"}
+    for privacy, alike in ((central, False), ({**central, "noise_at": "local"}, True)):
+        plain = parse({"privacy": privacy})
+        renewed = parse({"privacy": {**privacy, "renew_every_days": 30, "retention_days": 30}})
+        assert (plain.agreed_sha256 == renewed.agreed_sha256) == alike
+
+
 def test_no_settings_are_the_defaults():
     assert parse({}) == Settings()
 

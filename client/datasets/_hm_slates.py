@@ -20,9 +20,13 @@ OVERSAMPLING = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Basket:
-    """What one person bought on one day. items: int64 [n], unique; person: index within the client."""
+    """What one person bought on one day. items: int64 [n], unique; person: index within the client.
+
+    names: of this basket alone, for its draws.
+    """
 
     customer: int
+    names: tuple[int | str, ...]
     person: int
     day: int
     items: np.ndarray
@@ -117,7 +121,7 @@ class Composer:
         A basket that was searched for gives a slate for each query, one that was browsed for a single slate.
         Nothing is drawn from after `last_day`, the end of the part that the basket lies in.
         """
-        generator = numpy_generator(self.seed, "hm", shop, basket.customer, basket.day)
+        generator = numpy_generator(self.seed, "hm", shop, *basket.names)
         searched = generator.random() < self.queries
         template = self.query_texts[int(generator.integers(len(self.query_texts)))]
         wanted: dict[str, list[int]] = {}

@@ -74,6 +74,7 @@ def load(
     window_days: int = 21,
     validation_days: int = 90,
     test_days: int = 90,
+    last_day: str | date | None = None,
     seed: int = 0,
     bad_rows: float = 0.01,
 ) -> HmDataset:
@@ -82,6 +83,8 @@ def load(
     candidates, train_candidates: longest slate in validation and test, and in training (fewer where the
     window holds fewer; left out below ten). same_type: one slate an item, against items of its own type.
     bad_rows: share of a table's rows that may be dropped, counted in `notes`. seed: of queries and candidates.
+    last_day: YYYY-MM-DD, the end of the test part; the table's last purchase where None. Candidates of the catalogue
+    need it: read from purchases it would move with one person's, and everybody's parts with it.
 
     Raises ConfigError for a setting out of bounds, DatasetError (file, column, line) for a table that is unusable.
     """
@@ -89,6 +92,7 @@ def load(
         raise ConfigError(f"Expected dataset.clients={clients!r} to be devices or merchants.")
     if candidates_from not in ("others", "catalogue"):
         raise ConfigError(f"Expected dataset.candidates_from={candidates_from!r} to be others or catalogue.")
+    last = _last_day(last_day, needed=candidates_from == "catalogue")
     if by not in MERCHANT_COLUMNS:
         known = f"{', '.join(MERCHANT_COLUMNS)}.{nearest(str(by), MERCHANT_COLUMNS)}"
         raise ConfigError(f"Expected dataset.by={by!r} to be one of {known}")
@@ -143,12 +147,24 @@ def load(
         by=by,
         min_purchase_days=min_purchase_days,
         lengths={"train": train_candidates, "validation": candidates, "test": candidates},
-        parts=_parts(purchases, validation_days, test_days),
+        parts=_parts(purchases, validation_days, test_days, last),
         version=_version(purchases, clients, *made_of, validation_days, test_days, seed),
         notes=articles.notes + purchases.notes,
         simulation_only=SIMULATION_ONLY if candidates_from == "others" else None,
         stand_in=STAND_IN if merchants else None,
     )
+
+
+def _last_day(value: str | date | None, *, needed: bool) -> date | None:
+    if value is None and not needed:
+        return None
+    try:
+        return value if isinstance(value, date) else date.fromisoformat(str(value))
+    except ValueError:
+        raise ConfigError(
+            f"Expected dataset.last_day={value} as YYYY-MM-DD, where candidates_from is catalogue: the public end of "
+            "the data, so that nobody's parts depend on who bought last; set it, for H&M to 2020-09-22."
+        ) from None
 
 
 class HmDataset:
@@ -250,6 +266,7 @@ class HmDataset:
                 if first_day <= days[first] < end_day:
                     yield Basket(
                         customer=int(customers[low]),
+                        names=self._names(int(customers[low]), int(days[first])),
                         person=person,
                         day=int(days[first]),
                         items=items[first:last],
@@ -257,9 +274,19 @@ class HmDataset:
                         history_day=days[low:first],
                     )
 
+    def _names(self, customer: int, day: int) -> tuple[int | str, ...]:
+        """Of the person and the date where slates must not depend on others: a place among them, or a day since the
+        first purchase, would. Where candidates are others' purchases they do anyway, and the draws are as they were.
+        """
+        if self.simulation_only is not None:
+            return customer, day
+        return self._purchases.customer_ids[customer], self._purchases.first_day.toordinal() + day
 
-def _parts(purchases: Purchases, validation_days: int, test_days: int) -> dict[Split, tuple[int, int]]:
-    end = int(purchases.day.max()) + 1
+
+def _parts(
+    purchases: Purchases, validation_days: int, test_days: int, last_day: date | None
+) -> dict[Split, tuple[int, int]]:
+    end = int(purchases.day.max()) + 1 if last_day is None else (last_day - purchases.first_day).days + 1
     test, validation = end - test_days, end - test_days - validation_days
     if validation < 1:
         raise ConfigError(

@@ -235,11 +235,15 @@ class UnitOptimizer(DPOptimizer):
 
 
 def _means(rows: torch.Tensor, unit_of: np.ndarray) -> torch.Tensor:
-    """[units, ...] of rows [slates, ...], added up in their order."""
-    counts = torch.from_numpy(np.bincount(unit_of)).to(rows)
+    """[units, ...] of rows [slates, ...], added up in their order.
+
+    In float64: the sum of two finite float32 may be none, and a mean that is not finite would show through any noise.
+    """
+    counts = torch.from_numpy(np.bincount(unit_of)).to(rows.device, torch.float64)
     index = torch.from_numpy(unit_of).to(rows.device)
-    totals = rows.new_zeros(len(counts), *rows.shape[1:]).index_add_(0, index, rows)
-    return totals / counts.view(-1, *[1] * (rows.dim() - 1))
+    totals = torch.zeros(len(counts), *rows.shape[1:], dtype=torch.float64, device=rows.device)
+    totals.index_add_(0, index, rows.double())
+    return (totals / counts.view(-1, *[1] * (rows.dim() - 1))).to(rows.dtype)
 
 
 def zero_non_finite(grad_samples: list[torch.Tensor]) -> None:

@@ -103,7 +103,10 @@ def _people(privacy: Mapping[str, Any]) -> str:
         )
         text += f"; one event that stands in {event['histories']} later histories: ε = {number(event['epsilon'])}."
     if privacy.get("person_at_two_merchants"):
-        text += f" Somebody at two merchants of this plan: ε = {number(privacy['person_at_two_merchants'])}."
+        both = privacy.get("person_at_two_merchants_with_slates")
+        told = " with one slate at each" if both else ""
+        text += f" Somebody at two merchants of this plan{told}: ε = {number(privacy['person_at_two_merchants'])}"
+        text += "".join(f"; with {units} at each: ε = {number(value)}" for units, value in (both or {}).items()) + "."
     if privacy.get("noise_cohort_size"):
         text += (
             f" The noise is that of a cohort of {privacy['noise_cohort_size']}, for which the simulated one stands: ε "

@@ -46,6 +46,9 @@ ODD = {
     "float items": {"candidates": np.arange(8) + 0.5},
     "float events": {"event_type": np.full(5, 0.5)},
     "query is numpy text": {"query": np.str_("shoes")},
+    "time is text": {"time_days": "yesterday"},
+    "time is no number": {"time_days": float("nan")},
+    "fewer ages than events": {"age_days": np.full(2, 90.0, np.float32)},
 }
 
 

@@ -56,6 +56,21 @@ def test_what_is_too_old_or_not_yet_there_is_dropped_with_the_old_events_of_a_hi
     assert len(left[2].history) == len(base.history) > len(left[0].history) == 1
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("wrong", [{"time_days": "yesterday"}, {"age_days": np.full(1, 90.0, np.float32)}], ids=str)
+def test_a_slate_that_is_none_neither_stops_nor_shows_where_old_ones_are_dropped(tmp_path, features, split, wrong):
+    class Odd(Dated):
+        def slates(self, client_id, split):
+            found = super().slates(client_id, split)
+            longest = max(found, key=lambda slate: len(slate.history), default=None)
+            return found if longest is None else [*found, replace(longest, **wrong)]
+
+    odd, plain = (make(tmp_path / type(dataset).__name__, features, dataset=dataset) for dataset in (Odd(), Dated()))
+    assert len(odd.slates("large", split)) == len(plain.slates("large", split))
+    reply = Vault(odd, "large").train(toy_request(odd))
+    assert reply.code == "ok"
+
+
 def test_a_client_trains_on_what_is_not_older_than_it_promised(tmp_path, features):
     workspace = make(tmp_path, features)
     assert len(workspace.slates("large", "train")) == 31  # of 40, a day each

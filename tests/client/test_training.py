@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.training import example_batch, fit, local_update, prepare
+from client.training import _inputs, example_batch, fit, local_update, prepare
 from mmrank import components
 from mmrank.errors import PrivacyError, UnsupportedModuleError
 from mmrank.privacy.no_privacy import NoPrivacy, minibatches
@@ -46,6 +46,21 @@ def update(ranker, features, batch, privacy=PLAIN, *, training=TRAINING, seed=0,
 
 def flat(values) -> np.ndarray:
     return np.concatenate([values[name].ravel() for name in sorted(values)])
+
+
+@pytest.mark.parametrize("passes", [0.1, 5.0])
+def test_what_a_slate_is_to_a_private_step_does_not_depend_on_its_company(features, passes):
+    """Alone, in a micro-batch that is not full, in one that is, and behind one: the same bits."""
+    many = batch_of(70)
+    wanted = None
+    for held, rows in ((1, [0]), (2, [0, 1]), (70, [0]), (70, [0, 69]), (70, range(70)), (70, [*range(1, 66), 0])):
+        batch = many.select(np.arange(held))
+        inputs = _inputs(batch, features, toy_model(), "cpu", passes=passes, size=64)(np.array(list(rows)))
+        place = list(rows).index(0)
+        found = {name: tensor[place] for name, tensor in inputs.items()}
+        wanted = wanted or found
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted), (held, rows)
+        assert all(len(tensor) == len(list(rows)) for tensor in inputs.values())
 
 
 @pytest.mark.parametrize("privacy", [PLAIN, mechanism(steps=2), mechanism(steps=2, grad_sample="vmap")])

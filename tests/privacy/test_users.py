@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmrank.errors import PrivacyError
-from mmrank.privacy.dp_sgd import slates_by_owner
+from mmrank.privacy.dp_sgd import _means, slates_by_owner
 from mmrank.privacy.mechanism import LocalProblem
 from mmrank.privacy.noise import SecureNoise, SeededNoise
 from tests.privacy.models import Scorer, examples, losses, mechanism, one_by_one, per_unit, seeded, train
@@ -42,6 +42,14 @@ def test_a_person_moves_the_sum_by_at_most_the_clip_however_many_slates_they_hav
     without = {name: tensor[30:] for name, tensor in units.items()}
     apart = train(private, units, owners=owners) - train(private, without, owners=owners[30:])
     assert 0.005 < np.linalg.norm(apart) * 8 <= 0.01 * (1 + 1e-5)
+
+
+def test_a_person_whose_slates_add_up_to_more_than_a_float_moves_the_sum_by_no_more_than_the_clip():
+    """Each gradient is finite, and so is their mean; their float32 sum is not."""
+    rows = torch.full((2, 3), 3e38)
+    for person in (rows, rows * torch.tensor([[1.0], [-1.0]])):
+        assert torch.isfinite(_means(person, np.array([0, 0]))).all()
+    torch.testing.assert_close(_means(rows, np.array([0, 0])), rows[:1])
 
 
 def test_a_person_with_more_than_k_slates_brings_k_of_them_any_alike():

@@ -1,17 +1,20 @@
 """At stake: a central round that is done again after its model was released is a second look at the same people."""
 
+import logging
 import shutil
 from dataclasses import replace
 
 import numpy as np
 
+from mmrank.errors import ProtocolError
 from mmrank.protocol import TrainReply
 from mmrank.settings import parse
 from server.checkpoint import load_checkpoint
 from server.population import open_population
+from server.rounds import run_rounds
 from simulations._facts import privacy_facts
 from simulations._federation import _expected, _line
-from tests.server.test_rounds import Room, train
+from tests.server.test_rounds import INITIAL, Room, train
 
 SETTINGS = {
     "mechanism": "client_update",
@@ -106,6 +109,33 @@ def test_a_run_without_privacy_over_the_same_people_is_remembered(tmp_path):
     assert reports == []
 
 
+def test_a_central_run_logs_nobody_who_was_drawn_nor_how_many(tmp_path, caplog):
+    """Whoever reads a log is promised the amplified epsilon: no names, reasons, counts or times."""
+
+    def wrong(client, request):
+        reply = constant(client, request)
+        return {
+            "client-0": replace(reply, code="exhausted", update={}),
+            "client-1": replace(reply, code="failed", update={}, epsilon=0.0),
+            "client-2": ProtocolError("It broke."),
+        }.get(client, replace(reply, update={name: array * 9 for name, array in reply.update.items()}))
+
+    seen = []
+    settings = configuration(tmp_path, sampling_rate=0.9)
+    room = Room(clients=6, answers={f"client-{i}": wrong for i in range(6)})
+    with caplog.at_level(logging.DEBUG):
+        run_rounds(
+            settings,
+            initial=INITIAL,
+            messenger=room,
+            checkpoint_dir=tmp_path / "checkpoint",
+            resume=False,
+            on_client=lambda done, total: seen.append((done, total)),
+        )
+    assert not seen
+    assert not [record for record in caplog.records if "client-" in record.getMessage()]
+
+
 def test_a_central_run_keeps_no_record_of_who_was_drawn(tmp_path):
     settings = configuration(tmp_path, sampling_rate=0.5)
     room = Room(clients=6, answers={f"client-{i}": constant for i in range(6)})
@@ -115,6 +145,7 @@ def test_a_central_run_keeps_no_record_of_who_was_drawn(tmp_path):
     assert not stored.heads
     assert all(report.secret_cohort for report in reports)
     assert {_line(_expected(report, 3))["cohort"] for report in reports} == {3}
+    assert {_line(_expected(report, 3))["seconds"] for report in reports} == {0.0}
 
 
 def test_the_number_of_released_models_says_nothing_of_who_was_drawn(tmp_path):

@@ -49,6 +49,16 @@ def settle_from(path: Path, *more: str):
     return lambda choices: load(path, [*QUICK, *more, *choices])
 
 
+def test_a_score_is_charged_by_the_adjacency_that_the_trials_promise(tiny):
+    """Local noise promises replace-one, which moves a sum of scores twice as far as one client more or less."""
+    devices = ("dataset.clients=devices", "privacy.mechanism=client_update", "privacy.unit=client")
+    for noise_at, distance in (("central", 1), ("local", 2)):
+        settle = settle_from(tiny, *devices, f"privacy.noise_at={noise_at}", "privacy.noise_multiplier=20")
+        release, selection = promise(SEARCH, settle)
+        assert release.noise_at == "sum"
+        assert selection.score.noise_multiplier == release.event.noise_multiplier / distance
+
+
 class Watched:
     """Trains for real, counts, and may be killed before the trial of that number."""
 

@@ -159,7 +159,7 @@ def test_the_draw_favours_what_sells_as_the_relevant_items_are_favoured(root):
 
 def test_candidates_of_the_catalogue_hold_nothing_of_anybody_elses_purchases(root):
     """What unit `user` and `client` promise rests on it: another person's behaviour leaves these slates as they are."""
-    settings = {**SMALL, "candidates_from": "catalogue"}
+    settings = {**SMALL, "candidates_from": "catalogue", "last_day": FIRST_DAY + timedelta(DAYS - 1)}
     before = hm.load(root=root, **settings)
     rows = [row if row[1] != "c07" else [*row[:2], f"0{(int(row[2]) + 11) % 60:09d}", *row[3:]] for row in sales()]
     write(root / "transactions_train.csv", SALE_HEADER, rows)
@@ -168,15 +168,44 @@ def test_candidates_of_the_catalogue_hold_nothing_of_anybody_elses_purchases(roo
     assert np.isnan(before.catalog.prices).all()  # a price is known from a purchase alone
     for client in before.client_ids:
         for split in hm.SPLITS:
-            slates = list(zip(before.slates(client, split), after.slates(client, split), strict=True))
-            same = all(
-                np.array_equal(one.candidates, other.candidates) and np.array_equal(one.history, other.history)
-                for one, other in slates
+            one, other = before.slates(client, split), after.slates(client, split)
+            same = len(one) == len(other) and all(
+                np.array_equal(a.candidates, b.candidates) and np.array_equal(a.history, b.history)
+                for a, b in zip(one, other, strict=True)
             )
-            assert same == (client != "c07" or not slates)
+            assert same == (client != "c07" or not one)
     served = hm.load(root=root, **SMALL)
     assert served.simulation_only is not None
     assert served.version != before.version
+
+
+def test_without_one_person_the_slates_of_all_others_are_what_they_were(root):
+    """Whoever bought first or last, or stands first in the order of names, moves neither a draw nor a part."""
+    settings = {**SMALL, "candidates_from": "catalogue", "last_day": FIRST_DAY + timedelta(DAYS - 1)}
+    everybody = sales()
+    edge = [
+        sale(-9, "a-first", 5),
+        sale(DAYS + 9, "a-first", 7),
+        *(sale(day, "a-first", day % 60) for day in (1, 60, 90)),
+    ]
+    write(root / "transactions_train.csv", SALE_HEADER, sorted([*everybody, *edge]))
+    whole = hm.load(root=root, **settings)
+    assert "a-first" in whole.client_ids
+    write(root / "transactions_train.csv", SALE_HEADER, everybody)
+    without = hm.load(root=root, **settings)
+    assert set(without.client_ids) == set(whole.client_ids) - {"a-first"}
+    for client in without.client_ids:
+        for split in hm.SPLITS:
+            for one, other in zip(whole.slates(client, split), without.slates(client, split), strict=True):
+                assert whole.epoch_days + one.time_days == without.epoch_days + other.time_days
+                for name in ("query", "candidates", "relevance", "history", "event_type", "age_days"):
+                    np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_candidates_of_the_catalogue_need_a_public_last_day(root):
+    for wrong in (None, "September"):
+        with pytest.raises(ConfigError, match="dataset.last_day"):
+            hm.load(root=root, **SMALL, candidates_from="catalogue", last_day=wrong)
 
 
 def test_prices_and_titles_are_public_facts_of_the_shop(root):
