@@ -19,9 +19,10 @@ def check_promise(key: str, recorded: Policy, asked: Policy) -> None:
     for name in ("delta", "unit", "renew_every_days", "retention_days"):
         before, now = getattr(recorded, name), getattr(asked, name)
         if before != now:
+            kind = ", and privacy.noise_at as it was" if "replaced" in f"{before} {now}" else ""
             raise PrivacyError(
                 f"The ledger of {key} was begun with {name}={before}, not {now}; set privacy.{name}: "
-                f"{'null' if before is None else before}."
+                f"{'null' if before is None else before}{kind}."
             )
     if asked.budget_epsilon > recorded.budget_epsilon and asked.mechanism != "no_privacy":
         raise PrivacyError(

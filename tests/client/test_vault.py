@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 import math
 import os
 import subprocess
@@ -411,3 +412,28 @@ def test_slates_that_cannot_be_used_do_not_show(tmp_path, features, caplog):
     assert replies[1].code == "ok"
     assert same(*replies)
     assert "4 of 44 slates" in caplog.text
+
+
+def test_a_ledger_of_one_adjacency_takes_no_charge_of_the_other(tmp_path, features, caplog):
+    """An update of zeros and another update are unlike neighbours: epsilon of a mixture would hold for neither."""
+    kept = {
+        "ledger": str(tmp_path / "kept.sqlite"),
+        "budget_epsilon": 50.0,
+        "mechanism": "client_update",
+        "unit": "client",
+    }
+
+    class Devices(ToyDataset):
+        def kind(self, client_id):
+            return "device"
+
+    zeroed, replaced = (
+        toy_workspace(
+            tmp_path / place, features, toy_settings(**kept, noise_at=place, noise_multiplier=4.0), dataset=Devices()
+        )
+        for place in ("central", "local")
+    )
+    assert Vault(zeroed, "small").train(toy_request(zeroed)).code == "ok"
+    with caplog.at_level(logging.ERROR):
+        assert Vault(replaced, "small").train(toy_request(replaced)).code == "refused"
+    assert "was begun with unit=client, not client, replaced" in caplog.text
