@@ -24,6 +24,8 @@ from mmrank.settings import PrivacySettings, TrainingSettings
 BELOW = 1 - 1e-6
 """A clipped gradient is a little shorter than the clip, so that rounding to float32 does not pass it."""
 SMALLEST_CLIP = 1e-6
+_COLUMNS = 2**20
+"""Numbers that are held in float64 at once, to add them up."""
 LONGEST = 1e30
 """A longer gradient counts as zero: the factor that clips it would be too small a number for float32."""
 
@@ -199,12 +201,11 @@ class UnitOptimizer(DPOptimizer):
             dim=0
         )
         scales = self.max_grad_norm * BELOW / norms.clamp(min=self.max_grad_norm)
-        factors = torch.where(norms <= LONGEST, scales, 0.0).to(rows[0].dtype)
+        factors = torch.where(norms <= LONGEST, scales, 0.0)
         for parameter, of_units in zip(self.params, rows, strict=True):
-            clipped = torch.einsum("i,i...->...", factors, of_units)
-            # in float64 from here: roundings of many micro-batches must not add up beyond BELOW
+            clipped = _weighted_sum(factors, of_units)
             total = parameter.summed_grad
-            parameter.summed_grad = clipped.double() if total is None else total.add_(clipped)
+            parameter.summed_grad = clipped if total is None else total.add_(clipped)
 
     def add_noise(self) -> None:
         """`p.grad` = clipped sum + N(0, (noise_multiplier * max_grad_norm)^2), added in float64, on a public grid."""
@@ -232,6 +233,15 @@ class UnitOptimizer(DPOptimizer):
             self.step_hook(self)
         self.original_optimizer.step()
         self.zero_grad(set_to_none=True)
+
+
+def _weighted_sum(factors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """float64 [...] of factors float64 [units] and rows [units, ...].
+
+    In float64, a few columns at a time: roundings of float32 sums of many units would add up beyond BELOW.
+    """
+    columns = rows.flatten(1).split(max(_COLUMNS // max(len(rows), 1), 1), dim=1)
+    return torch.cat([factors @ part.double() for part in columns]).view(rows.shape[1:])
 
 
 def _means(rows: torch.Tensor, unit_of: np.ndarray) -> torch.Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmrank.errors import PrivacyError
-from mmrank.privacy.dp_sgd import _means, slates_by_owner
+from mmrank.privacy.dp_sgd import _means, _weighted_sum, slates_by_owner
 from mmrank.privacy.mechanism import LocalProblem
 from mmrank.privacy.noise import SecureNoise, SeededNoise
 from tests.privacy.models import Scorer, examples, losses, mechanism, one_by_one, per_unit, seeded, train
@@ -50,6 +50,15 @@ def test_a_person_whose_slates_add_up_to_more_than_a_float_moves_the_sum_by_no_m
     for person in (rows, rows * torch.tensor([[1.0], [-1.0]])):
         assert torch.isfinite(_means(person, np.array([0, 0]))).all()
     torch.testing.assert_close(_means(rows, np.array([0, 0])), rows[:1])
+
+
+def test_sums_of_clipped_units_are_those_of_float64():
+    draw = np.random.default_rng(2)
+    factors, rows = draw.uniform(size=64), (draw.normal(size=(64, 40, 900)) * 10.0 ** draw.integers(-4, 4, (64, 1, 1)))
+    rows = rows.astype(np.float32)
+    found = _weighted_sum(torch.from_numpy(factors), torch.from_numpy(rows)).numpy()
+    exact = np.tensordot(factors, rows.astype(np.float64), 1)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-12 * np.abs(rows).max())
 
 
 def test_a_person_with_more_than_k_slates_brings_k_of_them_any_alike():
