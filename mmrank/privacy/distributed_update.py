@@ -149,10 +149,12 @@ def from_settings(
             cache_dir=cache_dir,
         )
         shares = planned(wanted)
-        for _ in range(_TRIES):  # rounding costs a part of the noise: at most a hundredth
+        for attempt in range(_TRIES):  # rounding costs a part of the noise: at most a hundredth
             if shares.effective_noise_multiplier >= wanted:
                 break
-            shares = planned(shares.noise_multiplier * wanted / shares.effective_noise_multiplier * (1 + 1e-9))
+            # a little more each time: where more noise is rounded more coarsely, the missing part hardly shrinks
+            more = 1 + 1e-9 * 2.0**attempt
+            shares = planned(shares.noise_multiplier * wanted / shares.effective_noise_multiplier * more)
         else:
             raise PrivacyError(f"No noise multiplier near {wanted} keeps privacy.epsilon={privacy.epsilon}; lower it.")
     return DistributedUpdate(

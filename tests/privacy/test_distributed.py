@@ -8,8 +8,11 @@ import pytest
 from scipy import stats
 
 from mmrank.errors import PrivacyError, SecureSumError
+from mmrank.privacy.accountant import epsilon
 from mmrank.privacy.distributed import DistributedNoise, plan_distributed
+from mmrank.privacy.distributed_update import from_settings
 from mmrank.privacy.noise import SecureNoise, SeededNoise
+from mmrank.settings import FederationSettings, PrivacySettings, TrainingSettings
 
 FACTS = {"noise_multiplier": 1.0, "max_grad_norm": 0.5, "dimension": 300, "threshold": 6, "colluders": 1, "cohort": 10}
 
@@ -176,3 +179,17 @@ def test_a_cohort_above_the_planned_or_below_the_threshold_is_refused():
         with pytest.raises(SecureSumError, match="Expected"):
             mechanism.sum_round(run="r", round_number=1, cohort=[f"c{i}" for i in range(size)])
     assert mechanism.sum_round(run="r", round_number=1, cohort=[f"c{i}" for i in range(6)]).threshold == 6
+
+
+@pytest.mark.parametrize("delta", [1e-5, 1e-8])
+@pytest.mark.parametrize("dimension", [13_544, 2_199])
+def test_a_target_epsilon_is_kept_whatever_the_granularity_does(delta, dimension):
+    """Near the coarsest rounding that is allowed, more noise is rounded more, and what it counts for hardly grows."""
+    privacy = PrivacySettings(
+        mechanism="client_update", unit="client", noise_at="distributed", epsilon=2.0, delta=delta, sampling_rate=1.0
+    )
+    federation = FederationSettings(rounds=5, cohort_size=50)
+    privacy = replace(privacy, secure_cohort=50, secure_threshold=50)
+    private = from_settings(privacy, TrainingSettings(), federation, dimension=dimension)
+    spent = epsilon([private.event] * 5, delta)
+    assert 1.95 < spent <= 2.0
