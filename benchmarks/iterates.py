@@ -7,19 +7,19 @@ Validation nDCG@10 of the last model, of the mean of the last so many, and of ex
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from _asked import settings_asked
 
 from client.workspace import make_workspace
 from mmrank.ranker import build_ranker
 from server.rounds import RoundReport
 from simulations._folder import RunFolder
 from simulations._stage import set_up
-from simulations.config import dump, load
+from simulations.config import dump
 from simulations.engines import inline
 from simulations.progress import Display
 from simulations.rows._ranker import ranker_scorer
@@ -50,11 +50,7 @@ def _weighted(models: Sequence[Model], weights: np.ndarray) -> Model:
 
 def main() -> None:
     """One line an average."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    asked = parser.parse_args()
-    settings = load(asked.config, asked.overrides)
+    settings = settings_asked(__doc__)
     models: list[Model] = []
 
     def keep(report: RoundReport) -> None:

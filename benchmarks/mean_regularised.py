@@ -10,24 +10,22 @@ of released steps: every model is as private as the mean. Validation nDCG@10, ea
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from _asked import settings_asked
 
 from client.training import local_update
 from client.workspace import Workspace, make_workspace
 from mmrank.privacy.noise import SeededNoise
 from mmrank.randomness import numpy_generator
-from mmrank.ranker import build_ranker, load_parameters, parameters_of
+from mmrank.ranker import Ranker, build_ranker, load_parameters, parameters_of
 from simulations._folder import RunFolder
 from simulations._stage import set_up
-from simulations.config import load
-from simulations.evaluation import Chunk
 from simulations.progress import Display
-from simulations.rows._ranker import ranker_scores
+from simulations.rows._ranker import scorer_by_client
 
 Model = dict[str, np.ndarray]
 PULLS = (1.0, 0.7, 0.4, 0.2, 0.1, 0.0)
@@ -77,11 +75,7 @@ def _sum(model: Mapping[str, np.ndarray], step: Mapping[str, np.ndarray]) -> Mod
 
 def main() -> None:
     """One line a pull."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    asked = parser.parse_args()
-    settings = load(asked.config, asked.overrides)
+    settings = settings_asked(__doc__)
     with tempfile.TemporaryDirectory() as place:
         stage = set_up(settings, RunFolder(Path(place)), Display(None))
         workspace = make_workspace(settings, dataset=stage.dataset, features=stage.features, state_dir=Path(place))
@@ -89,16 +83,12 @@ def main() -> None:
         for pull in PULLS:
             models = train(workspace, pull)
 
-            def score(chunk: Chunk, models: Mapping[str, Model] = models) -> np.ndarray:
-                scores = np.zeros(chunk.batch.candidates.shape, np.float32)
-                owners = np.array(chunk.clients)
-                for client in dict.fromkeys(chunk.clients):
-                    rows = np.flatnonzero(owners == client)
-                    load_parameters(ranker, models[client])
-                    scores[rows] = ranker_scores(ranker, stage.features, chunk.batch.select(rows))
-                return scores
+            def own(client: str, models: Mapping[str, Model] = models) -> Ranker:
+                load_parameters(ranker, models[client])
+                return ranker
 
-            print(f"pull {pull:3} {stage.evaluator.measure(score, 'validation').mean():.4f}", flush=True)
+            found = stage.evaluator.measure(scorer_by_client(own, stage.features), "validation")
+            print(f"pull {pull:3} {found.mean():.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ an inline message is not training, and the largest difference between the two mo
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from dataclasses import replace
@@ -17,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from _asked import settings_asked
 
 import client.vault
 from mmrank import components
 from mmrank.settings import Settings
 from server.rounds import RoundReport
-from simulations.config import dump, load
+from simulations.config import dump
 
 
 def federate(settings: Settings, folder: Path) -> tuple[dict[str, np.ndarray], float]:
@@ -38,12 +38,8 @@ def federate(settings: Settings, folder: Path) -> tuple[dict[str, np.ndarray], f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--set", action="append", default=[], dest="overrides", help="key=value")
-    given = parser.parse_args()
+    settings = settings_asked(__doc__)
     torch.set_num_threads(1)
-    settings = load(given.config, given.overrides)
     trained: list[float] = []
     plain = client.vault.local_update
 

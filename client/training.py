@@ -240,7 +240,7 @@ def _inputs(
             taken = rows[start : start + size]
             full = _tensors(batch.select(np.resize(taken, size)), features, settings, device)
             parts.append({name: tensor[: len(taken)] for name, tensor in full.items()})
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     bytes_each = row_bytes(features, length=batch.candidates.shape[1], history=batch.history.shape[1])
     if passes < 1 or bytes_each * len(batch) > GATHER_LIMIT_BYTES:

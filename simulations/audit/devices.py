@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,56 +81,25 @@ def attack_devices(
 
     Raises ConfigError where the mechanism is not client_update, or a device refused or failed to train.
     """
-    on_data = partial(_attack, dataset=dataset, features=features)
-    if not settings.privacy.distributed:
-        return on_data(settings, canaries=canaries, seed=seed, state_dir=state_dir, on_round=on_round)
-    found, blocks = [], math.ceil(canaries / BLOCK)
-    for number, rows in enumerate(np.array_split(np.arange(canaries), blocks)):
-        own = stream_key(seed, "audit-block", number) % 2**63
-        of_block = _of_block(settings, len(rows), own)
-        found.append(
-            on_data(
-                of_block,
-                canaries=len(rows),
-                seed=own,
-                state_dir=state_dir / f"block-{number:03d}",
-                on_round=_as_a_part(on_round, number, blocks, settings.federation.rounds),
+    if settings.privacy.distributed:
+        if canaries > BLOCK:
+            blocks = np.array_split(np.arange(canaries), math.ceil(canaries / BLOCK))
+            seeds = [stream_key(seed, "audit-block", number) % 2**63 for number in range(len(blocks))]
+            return _joined(
+                [
+                    attack_devices(
+                        replace(settings, seed=seeds[number]),
+                        dataset=dataset,
+                        features=features,
+                        canaries=len(rows),
+                        seed=seeds[number],
+                        state_dir=state_dir / f"block-{number:03d}",
+                        on_round=_as_a_part(on_round, number, len(blocks), settings.federation.rounds),
+                    )
+                    for number, rows in enumerate(blocks)
+                ]
             )
-        )
-    return Attack(
-        included=np.concatenate([block.included for block in found]),
-        scores={name: np.concatenate([block.scores[name] for block in found]) for name in found[0].scores},
-        events=max((block.events for block in found), key=lambda spent: epsilon(spent, settings.privacy.delta)),
-        epsilon=max(block.epsilon for block in found),
-        rounds=min(block.rounds for block in found),
-        share=float(np.median([block.share for block in found])),
-    )
-
-
-def _as_a_part(on_round: OnRound | None, number: int, blocks: int, rounds: int) -> OnRound | None:
-    """Tells of a block's rounds as of so much of all blocks': a bar moves on."""
-    if on_round is None:
-        return None
-    return lambda report: on_round(replace(report, round_number=(number * rounds + report.round_number) // blocks))
-
-
-def _of_block(settings: Settings, devices: int, seed: int) -> Settings:
-    """The same promise and noise over a cohort of `devices`, of whom none falls out or colludes."""
-    privacy = replace(settings.privacy, secure_cohort=devices, secure_threshold=devices, colluders=0)
-    federation = replace(settings.federation, cohort_size=devices)
-    return replace(settings, seed=seed, privacy=privacy, federation=federation)
-
-
-def _attack(
-    settings: Settings,
-    *,
-    dataset: Dataset,
-    features: FeatureTable,
-    canaries: int,
-    seed: int,
-    state_dir: Path,
-    on_round: OnRound | None,
-) -> Attack:
+        settings = _of_block(settings, canaries)
     ranker = build_ranker(settings.model, seed=settings.seed)
     mechanism = build_mechanism(
         settings.privacy,
@@ -197,6 +165,31 @@ def _attack(
         rounds=reader.rounds,
         share=float(np.median(reader.own)),
     )
+
+
+def _joined(blocks: Sequence[Attack]) -> Attack:
+    """One attack of several on federations of their own, whose coins are independent."""
+    return Attack(
+        included=np.concatenate([block.included for block in blocks]),
+        scores={name: np.concatenate([block.scores[name] for block in blocks]) for name in blocks[0].scores},
+        events=max(blocks, key=lambda block: block.epsilon).events,
+        epsilon=max(block.epsilon for block in blocks),
+        rounds=min(block.rounds for block in blocks),
+        share=float(np.median([block.share for block in blocks])),
+    )
+
+
+def _as_a_part(on_round: OnRound | None, number: int, blocks: int, rounds: int) -> OnRound | None:
+    """Tells of a block's rounds as of so much of all blocks': a bar moves on."""
+    if on_round is None:
+        return None
+    return lambda report: on_round(replace(report, round_number=(number * rounds + report.round_number) // blocks))
+
+
+def _of_block(settings: Settings, devices: int) -> Settings:
+    """The same promise and noise over a cohort of `devices`, of whom none falls out or colludes."""
+    privacy = replace(settings.privacy, secure_cohort=devices, secure_threshold=devices, colluders=0)
+    return replace(settings, privacy=privacy, federation=replace(settings.federation, cohort_size=devices))
 
 
 def loud_canaries(count: int, features: FeatureTable, ranker: Ranker, settings: Settings, seed: int) -> CanarySlates:

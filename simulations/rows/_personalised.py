@@ -10,9 +10,9 @@ from client.personal import personalised
 from mmrank.randomness import numpy_generator
 from mmrank.ranker import Ranker, build_ranker
 from mmrank.slates import collate
-from simulations.evaluation import Chunk, Scorer
+from simulations.evaluation import Scorer
 from simulations.rows import RowContext
-from simulations.rows._ranker import ranker_scores
+from simulations.rows._ranker import scorer_by_client
 
 
 def scorer(context: RowContext, parameters: Mapping[str, np.ndarray]) -> Scorer:
@@ -40,12 +40,4 @@ def scorer(context: RowContext, parameters: Mapping[str, np.ndarray]) -> Scorer:
             context.report("personalised", len(own), len(context.evaluator.client_ids("test")))
         return own[client]
 
-    def score(chunk: Chunk) -> np.ndarray:
-        scores = np.zeros(chunk.batch.candidates.shape, np.float32)
-        owners = np.array(chunk.clients)
-        for client in dict.fromkeys(chunk.clients):
-            rows = np.flatnonzero(owners == client)
-            scores[rows] = ranker_scores(of(client), context.features, chunk.batch.select(rows), device=context.device)
-        return scores
-
-    return score
+    return scorer_by_client(of, context.features, device=context.device)

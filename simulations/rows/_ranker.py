@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +30,22 @@ def ranker_scorer(
     def score(chunk: Chunk) -> np.ndarray:
         load_parameters(ranker, parameters)
         return ranker_scores(ranker, features, chunk.batch, empty_history=empty_history, device=device)
+
+    return score
+
+
+def scorer_by_client(
+    own: Callable[[str], Ranker], features: FeatureTable, *, device: str | torch.device = "cpu"
+) -> Scorer:
+    """Scores each client's slates by `own(client)`, which may be one ranker given other parameters each time."""
+
+    def score(chunk: Chunk) -> np.ndarray:
+        scores = np.zeros(chunk.batch.candidates.shape, np.float32)
+        owners = np.array(chunk.clients)
+        for client in dict.fromkeys(chunk.clients):
+            rows = np.flatnonzero(owners == client)
+            scores[rows] = ranker_scores(own(client), features, chunk.batch.select(rows), device=device)
+        return scores
 
     return score
 

@@ -11,9 +11,9 @@ from client.training import fit
 from mmrank.randomness import numpy_generator
 from mmrank.ranker import Ranker, build_ranker, load_parameters, parameters_of
 from mmrank.slates import collate
-from simulations.evaluation import Chunk, Scorer
+from simulations.evaluation import Scorer
 from simulations.rows import RowContext
-from simulations.rows._ranker import ranker_scores
+from simulations.rows._ranker import scorer_by_client
 
 RATES = (0.01, 0.001)
 """Learning rates of AdamW that are tried."""
@@ -55,21 +55,16 @@ def _scorer(context: RowContext, schedule: Schedule, models: dict[tuple[str, flo
     start = parameters_of(ranker)
     stop = STOPS.index(schedule.stop)
 
-    def score(chunk: Chunk) -> np.ndarray:
-        scores = np.zeros(chunk.batch.candidates.shape, np.float32)
-        owners = np.array(chunk.clients)
-        for client in dict.fromkeys(chunk.clients):
-            known = models.setdefault((client, schedule.rate), [])
-            if len(known) <= stop:
-                load_parameters(ranker, start)
-                known[:] = _train(context, ranker, client, schedule.rate, stops=stop + 1)
-                context.report("local_only", len(models), len(context.evaluator.client_ids("test")))
-            load_parameters(ranker, known[stop])
-            rows = np.flatnonzero(owners == client)
-            scores[rows] = ranker_scores(ranker, context.features, chunk.batch.select(rows), device=context.device)
-        return scores
+    def own(client: str) -> Ranker:
+        known = models.setdefault((client, schedule.rate), [])
+        if len(known) <= stop:
+            load_parameters(ranker, start)
+            known[:] = _train(context, ranker, client, schedule.rate, stops=stop + 1)
+            context.report("local_only", len(models), len(context.evaluator.client_ids("test")))
+        load_parameters(ranker, known[stop])
+        return ranker
 
-    return score
+    return scorer_by_client(own, context.features, device=context.device)
 
 
 def _train(context: RowContext, ranker: Ranker, client: str, rate: float, *, stops: int) -> Iterator[Parameters]:
