@@ -114,8 +114,8 @@ class RunFolder:
         """Where a federation that is not the reported one keeps its checkpoint, ledger and outbox."""
         return self.debug / "federations" / f"{name}-seed{seed}"
 
-    def begin(self, settings: Settings, *, resume: bool) -> None:
-        """Make the folder ready for `settings`: new, or the same run's.
+    def check(self, settings: Settings, *, resume: bool) -> None:
+        """Whether `settings` may run here: in a new folder, or as the run that it holds. Nothing is written.
 
         Raises ConfigError for a folder in use without `resume`, CheckpointError for one of another configuration.
         """
@@ -127,6 +127,9 @@ class RunFolder:
             )
         if in_use and self.config.exists():
             _same_settings(self, settings)
+
+    def begin(self, settings: Settings) -> None:
+        """Make the folder that of a run of `settings`: what it could not even load does not get this far."""
         for folder in (self.path, self.debug, self.debug / "rows", self.debug / "models"):
             folder.mkdir(parents=True, exist_ok=True)
         if not self.config.exists():

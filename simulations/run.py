@@ -43,12 +43,13 @@ def simulate(settings: Settings, *, out: Path, resume: bool = False, console: Co
     """
     check_tracking(settings)
     folder = RunFolder(out)
-    folder.begin(settings, resume=resume)
+    folder.check(settings, resume=resume)
     if folder.result.exists():
         if not folder.report.exists():
             write_report(out)
         return read_result(out)
     stage = set_up(settings, folder, Display(console))
+    folder.begin(settings)
     tracker = open_tracker(settings, out)
     try:
         _Run(stage, tracker).finish()
@@ -64,8 +65,9 @@ def trial(
 ) -> dict[str, float]:
     """The reported federation alone, measured on validation: what a sweep compares. The test part is not read."""
     folder = RunFolder(out)
-    folder.begin(settings, resume=True)
+    folder.check(settings, resume=True)
     stage = set_up(settings, folder, Display(console), shared)
+    folder.begin(settings)
     tracker = open_tracker(settings, out)
     row = reported_row(settings)
     try:

@@ -234,7 +234,6 @@ def test_the_score_is_of_validation_and_the_test_part_is_never_read(tiny, tmp_pa
 def test_a_slates_measures_are_its_own_to_the_last_bit(tiny, tmp_path):
     settings = load(tiny, QUICK)
     folder = RunFolder(tmp_path / "run")
-    folder.begin(settings, resume=False)
     stage = set_up(settings, folder, Display(None))
     slates = [slate for client in stage.dataset.client_ids for slate in stage.dataset.slates(client, "validation")]
     ranker = build_ranker(settings.model, seed=3).eval()

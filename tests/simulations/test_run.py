@@ -135,6 +135,14 @@ def test_a_folder_in_use_is_refused_and_left_alone(finished):
         simulate(load(finished.config), out=finished.folder)
 
 
+def test_a_run_whose_data_set_does_not_load_leaves_nothing_in_the_way_of_its_mended_command(tmp_path):
+    config = tmp_path / "hm.yaml"
+    config.write_text(yaml.safe_dump({"dataset": {"name": "hm", "root": str(tmp_path / "nowhere")}}))
+    with pytest.raises(ConfigError, match=r"dataset\.root"):
+        simulate(load(config), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_configuration_is_refused_with_what_differs(finished):
     other = load(finished.config, ["training.learning_rate=0.02"])
     with pytest.raises(CheckpointError, match=r"training\.learning_rate 0\.01 -> 0\.02"):
