@@ -93,7 +93,9 @@ class SecureRounds:
         return arrays.reveal_to(machine.unmask(arrays.confirmations_from(given, round_)), round_), UNCHARGED
 
     def _round(self, request: SumRequest, cohort: tuple[str, ...]) -> SumRound:
-        return self.mechanism.shares.sum_round(run=request.run, round_number=request.round_number, cohort=cohort)
+        return self.mechanism.shares.sum_round(
+            run=request.run, round_number=request.round_number, cohort=cohort, agreed=request.config_sha256
+        )
 
     def _self(self) -> dict[str, Any]:
         return {"client": self.client, "identity": self.keys.identity(self.client), "roster": self.keys.roster}

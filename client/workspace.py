@@ -29,7 +29,7 @@ from mmrank.privacy import metrics_release
 from mmrank.privacy.accountant import epsilon
 from mmrank.privacy.client_update import CLIP, ClientUpdate, participations
 from mmrank.privacy.distributed_update import dimension_of
-from mmrank.privacy.ledger import Declared, Ledger, Policy
+from mmrank.privacy.ledger import SECONDS_A_DAY, Declared, Ledger, Policy
 from mmrank.privacy.mechanism import Mechanism, build_mechanism
 from mmrank.privacy.metrics_release import MetricRelease
 from mmrank.ranker import Ranker, build_ranker, load_parameters, parameters_of
@@ -212,6 +212,9 @@ class Workspace:
         if now is None or retention is None or epoch is None:
             return slates
         newest = now if charged_days is None else min(charged_days, now)
+        if self.settings.privacy.central and self.settings.privacy.renew_every_days is not None:
+            # the server charged before it asked, at most so long ago: perhaps in the period before
+            newest -= self.settings.federation.reply_timeout_seconds / SECONDS_A_DAY
         return kept(slates, epoch_days=epoch, oldest=now - retention, newest=newest)
 
     def batch(self, client_id: str, split: Split, *, charged_days: float | None = None) -> SlateBatch:

@@ -65,10 +65,10 @@ class ModelSettings:
     personal: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _bounded("model.dim", self.dim, 1, 4096)
-        _bounded("model.feature_dim", self.feature_dim, 1, 4096)
-        _bounded("model.style_dim", self.style_dim, 1, 4096)
-        _bounded("model.history_length", self.history_length, 1, 1000)
+        bounded("model.dim", self.dim, 1, 4096)
+        bounded("model.feature_dim", self.feature_dim, 1, 4096)
+        bounded("model.style_dim", self.style_dim, 1, 4096)
+        bounded("model.history_length", self.history_length, 1, 1000)
         for own in self.personal:
             for shared in self.trainable:
                 if own.startswith(shared) or shared.startswith(own):
@@ -98,11 +98,11 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         _positive("training.learning_rate", self.learning_rate)
-        _bounded("training.momentum", self.momentum, 0.0, 0.999)
-        _bounded("training.weight_decay", self.weight_decay, 0.0, 10.0)
-        _bounded("training.batch_size", self.batch_size, 1, 1_000_000)
-        _bounded("training.local_steps", self.local_steps, 1, 1_000_000)
-        _bounded("training.slate_length", self.slate_length, 2, 10_000)
+        bounded("training.momentum", self.momentum, 0.0, 0.999)
+        bounded("training.weight_decay", self.weight_decay, 0.0, 10.0)
+        bounded("training.batch_size", self.batch_size, 1, 1_000_000)
+        bounded("training.local_steps", self.local_steps, 1, 1_000_000)
+        bounded("training.slate_length", self.slate_length, 2, 10_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,12 +122,12 @@ class FederationSettings:
     reply_timeout_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
-        _bounded("federation.rounds", self.rounds, 1, 1_000_000)
-        _bounded("federation.cohort_size", self.cohort_size, 1, 10_000_000)
+        bounded("federation.rounds", self.rounds, 1, 1_000_000)
+        bounded("federation.cohort_size", self.cohort_size, 1, 10_000_000)
         if self.merchants_per_round is not None:
-            _bounded("federation.merchants_per_round", self.merchants_per_round, 0, self.cohort_size)
+            bounded("federation.merchants_per_round", self.merchants_per_round, 0, self.cohort_size)
         _positive("federation.merchant_weight", self.merchant_weight)
-        _bounded("federation.min_replies", self.min_replies, 1, self.cohort_size)
+        bounded("federation.min_replies", self.min_replies, 1, self.cohort_size)
         _positive("federation.reply_timeout_seconds", self.reply_timeout_seconds)
 
     @property
@@ -153,8 +153,8 @@ class MetricsSettings:
 
     def __post_init__(self) -> None:
         _positive("privacy.metrics.noise_multiplier", self.noise_multiplier)
-        _bounded("privacy.metrics.max_slates", self.max_slates, 1, 10_000)
-        _bounded("privacy.metrics.every", self.every, 1, 1_000_000)
+        bounded("privacy.metrics.max_slates", self.max_slates, 1, 10_000)
+        bounded("privacy.metrics.every", self.every, 1, 1_000_000)
         if not self.measures or len(set(self.measures)) < len(self.measures) or set(self.measures) - set(METRICS):
             raise ConfigError(
                 f"Expected privacy.metrics.measures={list(self.measures)} to be different ones of "
@@ -228,9 +228,9 @@ class PrivacySettings:
             )
         for name in ("expected_batch_size", "max_grad_norm", "clip_learning_rate"):
             _positive(f"privacy.{name}", getattr(self, name))
-        _bounded("privacy.micro_batch_size", self.micro_batch_size, 1, 1_000_000)
-        _bounded("privacy.slates_per_user", self.slates_per_user, 1, 10_000)
-        _bounded("privacy.clip_quantile", self.clip_quantile, 0.01, 0.99)
+        bounded("privacy.micro_batch_size", self.micro_batch_size, 1, 1_000_000)
+        bounded("privacy.slates_per_user", self.slates_per_user, 1, 10_000)
+        bounded("privacy.clip_quantile", self.clip_quantile, 0.01, 0.99)
         for name in (
             "noise_multiplier",
             "epsilon",
@@ -274,7 +274,7 @@ class PrivacySettings:
         for name in ("renew_every_days", "retention_days"):
             value = getattr(self, name)
             if value is not None:
-                _bounded(f"privacy.{name}", value, 1, 36_525)
+                bounded(f"privacy.{name}", value, 1, 36_525)
         if self.renew_every_days is not None and self.retention_days is None:
             raise ConfigError(
                 f"Expected privacy.retention_days beside privacy.renew_every_days={self.renew_every_days}: a budget "
@@ -323,6 +323,12 @@ class PrivacySettings:
                     f"Expected privacy.{name}={getattr(self, name)} to be {plain} with privacy.cohorts: stream, whose "
                     f"noise is one plan of the server's; leave privacy.{name} out."
                 )
+        if self.renew_every_days is not None:
+            raise ConfigError(
+                f"Expected privacy.renew_every_days={self.renew_every_days} to be left out with cohorts: stream: "
+                "a run is charged once, in the period in which it begins, and data of later periods would meet it for "
+                "nothing; leave privacy.renew_every_days out."
+            )
         if self.participations is None:
             raise ConfigError(
                 "Expected privacy.participations with privacy.cohorts: stream: in how many rounds one device takes "
@@ -391,7 +397,7 @@ class EvaluationSettings:
             "local_only_steps",
             "max_slates_per_client",
         ):
-            _bounded(f"evaluation.{name}", getattr(self, name), 1, 10_000_000)
+            bounded(f"evaluation.{name}", getattr(self, name), 1, 10_000_000)
 
 
 OWN = frozenset({"name", "engine", "device", "dataset", "features_cache", "tracking", "evaluation"})
@@ -422,7 +428,7 @@ class Settings:
         if self.privacy.mechanism == "client_update":
             self._check_cohorts()
         if self.privacy.metrics is not None:
-            _bounded("privacy.metrics.every", self.privacy.metrics.every, 1, self.federation.rounds)
+            bounded("privacy.metrics.every", self.privacy.metrics.every, 1, self.federation.rounds)
 
     def _check_cohorts(self) -> None:
         """What would make a round's cohort other than a Poisson sample of equal clients, or its denominator private."""
@@ -463,10 +469,11 @@ def parse(raw: Mapping[str, Any]) -> Settings:
 
     Raises ConfigError for an unknown key (with the nearest match), a wrong type, or a value out of bounds.
     """
-    return _parse_dataclass(Settings, raw, "")
+    return parse_table(Settings, raw, "")
 
 
-def _parse_dataclass(kind: type, raw: Any, where: str) -> Any:
+def parse_table(kind: type, raw: Any, where: str) -> Any:
+    """`raw` as that dataclass of settings, which stands at `where`. Raises ConfigError as `parse`."""
     if not isinstance(raw, Mapping):
         raise ConfigError(f"Expected {where or 'the configuration'} to be a table of settings, not {raw!r}.")
     hints = typing.get_type_hints(kind)
@@ -482,7 +489,7 @@ def _parse_dataclass(kind: type, raw: Any, where: str) -> Any:
 
 def _parse_value(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _parse_dataclass(typing.cast(type, hint), value, path)
+        return parse_table(typing.cast(type, hint), value, path)
     if hint == Component:
         return _parse_component(value, path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -499,6 +506,10 @@ def _parse_value(hint: Any, value: Any, path: str) -> Any:
         if isinstance(value, str) or not isinstance(value, list | tuple):
             raise ConfigError(f"Expected {path}={value!r} to be a list.")
         return tuple(_parse_value(arguments[0], item, path) for item in value)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"Expected {path}={value!r} to be a table.")
+        return {str(key): _parse_value(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
     return _parse_scalar(hint, value, path)
 
 
@@ -530,6 +541,7 @@ def _positive(path: str, value: float) -> None:
         raise ConfigError(f"Expected {path}={value} to be above 0; set {path}.")
 
 
-def _bounded(path: str, value: float, low: float, high: float) -> None:
+def bounded(path: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigError where the setting is out of its bounds."""
     if not low <= value <= high:
         raise ConfigError(f"Expected {path}={value} in [{low}, {high}]; set {path}.")

@@ -104,7 +104,9 @@ class SecurePopulation:
             )
             return Summed(mean=None, replies={})
         run = f"{request.run}-{self.session}" if self.session else request.run
-        round_ = self.mechanism.shares.sum_round(run=run, round_number=request.round_number, cohort=cohort)
+        round_ = self.mechanism.shares.sum_round(
+            run=run, round_number=request.round_number, cohort=cohort, agreed=request.config_sha256
+        )
         played = SumExchange(
             messenger=messenger,
             round_=round_,

@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS participations (run TEXT PRIMARY KEY, state TEXT NOT 
 CREATE TABLE IF NOT EXISTS sums (
     run TEXT NOT NULL, round INTEGER NOT NULL, digest TEXT NOT NULL, released INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run, round)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS releases (
+    run TEXT NOT NULL, round INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (run, round)) WITHOUT ROWID;
 """
 
 
@@ -100,9 +102,9 @@ class Stream:
                     kept.release(flat, self._noise("sum", request), round_number=request.round_number)
                 return None, clip_norm
             noisy = kept.release(flat, self._noise("sum", request), round_number=request.round_number)
-            with self.store.write() as connection:
-                key = (request.run, request.round_number)
-                connection.execute("UPDATE sums SET released = 1 WHERE run = ? AND round = ?", key)
+            if not self._released(request, digest_of(noisy)):
+                logger.warning("Round %d is given up: its sum left with another noise.", request.round_number)
+                return None, clip_norm
         mean, start = {}, 0
         for name in sorted(total):
             size = total[name].size
@@ -122,6 +124,18 @@ class Stream:
         with self.store.write() as connection:
             connection.execute("INSERT OR IGNORE INTO sums (run, round, digest) VALUES (?, ?, ?)", (*key, digest))
             row = connection.execute("SELECT digest FROM sums WHERE run = ? AND round = ?", key).fetchone()
+        return row[0] == digest
+
+    def _released(self, request: TrainRequest, digest: str) -> bool:
+        """Whether the round's sum leaves with this noise: written before it does, once and for all.
+
+        Another copy of the folder may be at the same round, or may have been while this one was stopped.
+        """
+        key = (request.run, request.round_number)
+        with self.store.write() as connection:
+            connection.execute("INSERT OR IGNORE INTO releases (run, round, digest) VALUES (?, ?, ?)", (*key, digest))
+            row = connection.execute("SELECT digest FROM releases WHERE run = ? AND round = ?", key).fetchone()
+            connection.execute("UPDATE sums SET released = 1 WHERE run = ? AND round = ?", key)
         return row[0] == digest
 
     def _noise_of(self, request: TrainRequest, *, size: int) -> NoiseFile:

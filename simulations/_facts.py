@@ -81,7 +81,8 @@ def promise_of(privacy: PrivacySettings) -> _Promise:
 def privacy_facts(settings: Settings, state_dir: Path) -> dict[str, Any]:
     """The promise and what was spent of it.
 
-    epsilon_max is against those that `view` names. epsilon_server_view: with noise inside the clients the same, since
+    epsilon_max is against those that `view` names, and with renewal the worst over the periods that one datum lived
+    through. epsilon_server_view: with noise inside the clients the same, since
     then nothing is sampled behind the server's back; infinite where the server itself adds the noise.
     """
     privacy = settings.privacy
@@ -132,11 +133,14 @@ def privacy_facts(settings: Settings, state_dir: Path) -> dict[str, Any]:
 
 
 def _people(settings: Settings, state_dir: Path) -> dict[str, Any]:
-    """What people pay who are more than one unit of the ledger that paid most, each composed anew from its events."""
+    """What people pay who are more than one unit of the ledger that paid most, each composed anew from its events.
+
+    Nothing where a filter's rule holds: plans were then chosen in view of results, and no losses compose so.
+    """
     privacy = settings.privacy
-    if privacy.mechanism != "dp_sgd":
-        return {}
     standing, delta = spent_most(settings, state_dir), privacy.delta
+    if privacy.mechanism != "dp_sgd" or (standing is not None and standing.composition == "filter"):
+        return {}
     events = () if standing is None else standing.events
     twice = [*events, *events]
     found: dict[str, Any] = {"person_at_two_merchants": epsilon(twice, delta)}
@@ -177,7 +181,7 @@ def spent_most(settings: Settings, state_dir: Path) -> Standing | None:
         for account in accounts
         if (account.key == population_key(settings) if central else not account.key.startswith(POPULATION))
     ]
-    return max(found, key=lambda standing: standing.epsilon, default=None)
+    return max(found, key=lambda standing: standing.lifetime_epsilon, default=None)
 
 
 def metrics_facts(settings: Settings, state_dir: Path) -> dict[str, Any] | None:

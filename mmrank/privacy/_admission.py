@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from mmrank.errors import BudgetExhaustedError, LedgerRolledBackError, OptedOutError, PrivacyError
 from mmrank.privacy import _chain, _records
 from mmrank.privacy._chain import Entry, Head
-from mmrank.privacy._composition import Planned, period_of, spent
+from mmrank.privacy._composition import Planned, lifetime, period_of, spent
 from mmrank.privacy._records import Row
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.policy import Policy
@@ -90,6 +90,17 @@ def entry_of(charge: str, event: Event, plan: str, *, period: int, policy: Polic
         period=period,
         clock_period=policy.period(clock_days),
     )
+
+
+def told(row: Row, history: Iterable[Planned], entry: Entry, after: float, policy: Policy) -> float:
+    """The epsilon that is told of a charge: with renewal the worst over the periods that one datum lives through, where
+    `after` is this period's alone.
+    """
+    if policy.renew_every_days is None:
+        return after
+    went_back = row.clock_went_back or entry.clock_period < entry.period
+    charged = Planned(entry.period, entry.plan, entry.event)
+    return lifetime((*history, charged), policy, order=row.order, clock_went_back=went_back)
 
 
 def check_same_event(charge: str, found: Event, event: Event) -> None:

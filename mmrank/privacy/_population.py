@@ -16,9 +16,10 @@ from mmrank.privacy._admission import (
     check_taking_part,
     current_period,
     entry_of,
+    told,
 )
 from mmrank.privacy._chain import Entry, Head, digest
-from mmrank.privacy._composition import Planned, period_of, spent
+from mmrank.privacy._composition import Planned, lifetime
 from mmrank.privacy._records import Row
 from mmrank.privacy.accountant import Event
 from mmrank.privacy.policy import Policy
@@ -73,7 +74,7 @@ def charge_all(
             check_taking_part(key, row)
             if row is not None and row.id in paid:
                 check_same_event(charging.charge, paid[row.id][0], charging.event)
-                epsilon[key] = spent(period_of(history, row.period), policy.delta, order=row.order)
+                epsilon[key] = lifetime(history, policy, order=row.order, clock_went_back=row.clock_went_back)
                 continue
             epsilon[key], entry = prices.of(row, history)
         except PrivacyError as error:
@@ -81,6 +82,7 @@ def charge_all(
             continue
         if row is None:
             row = _records.begin(connection, key, policy, prices.order, secret_salt=charging.secret_salt)
+        epsilon[key] = told(row, history, entry, epsilon[key], policy)
         writing.setdefault(entry, []).append(row)
     for entry, rows in writing.items():
         _records.append_all(connection, rows, entry)

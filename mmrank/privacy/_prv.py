@@ -32,7 +32,7 @@ ROUNDING = 1e-15
 
 
 def prv_epsilon(history: Sequence[Event], delta: float) -> float | None:
-    """An upper bound of epsilon; None where the grid would be too large, or delta is within its rounding."""
+    """An upper bound of epsilon; None where no grid does, or delta is within its rounding."""
     found = _composed(history, delta)
     if found is None:
         return None
@@ -68,7 +68,10 @@ def _composed(history: Sequence[Event], delta: float) -> tuple[list[DiscretePRV]
     domain = Domain.create_aligned(-window, window, mesh)
     variables = []
     for removed in (True, False):
-        parts = [discretize(_Loss(e, removed, domain.t_min, domain.t_max), domain) for e in history]
+        try:
+            parts = [discretize(_Loss(e, removed, domain.t_min, domain.t_max), domain) for e in history]
+        except RuntimeError:  # Opacus: the mesh is too coarse for a loss as narrow as that of little noise
+            return None
         variables.append(compose_heterogeneous(parts, list(steps)))
     return variables, left, delta_error, epsilon_error
 

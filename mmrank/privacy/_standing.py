@@ -15,6 +15,8 @@ from mmrank.privacy.policy import Policy
 class Standing:
     """Where one ledger stands. epsilon: of the current period (of all time without renewal), at the policy's delta.
 
+    It is what the charges so far cost if their number was not chosen in view of results. Who stops in view of them, at
+    whatever charge, holds the budget's promise: to stop is not to look at the rest of what the budget allows.
     lifetime_epsilon: the most that one datum can have paid over the periods that it lived through. composition: the
     rule that holds for all that was charged. delta: at which the promise holds over both ways that the ledger could
     have gone: once charges left their plan, a failure while they kept to it (delta) and one of the filter's after it

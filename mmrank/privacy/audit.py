@@ -118,7 +118,7 @@ def _scaled(events: Sequence[Event], factor: float) -> tuple[Event, ...]:
 
 def guess_grid(canaries: int) -> tuple[int, ...]:
     """How many guesses are tried, of even numbers: by the number of canaries alone."""
-    return tuple(sorted({2 * round(canaries * share / 2) for share in SHARES} - {0}))
+    return tuple(sorted({2 * min(round(canaries * share / 2), canaries // 2) for share in SHARES} - {0}))
 
 
 def right_guesses(scores: np.ndarray, included: np.ndarray, guesses: int, side: str = SIDES[0]) -> int:
@@ -169,7 +169,9 @@ class Verdict:
 
     @property
     def bound(self) -> float:
-        """The lower bound of epsilon: wrong with probability at most 1 - confidence."""
+        """The lower bound of epsilon, wrong with probability at most 1 - confidence; by the whole curve, of mechanisms
+        of the charged kind alone: another may break their curve at a smaller epsilon.
+        """
         return self.best.bound
 
     @property
@@ -215,7 +217,7 @@ def judge(
         canaries=canaries,
         tests=tests,
         best=best,
-        refuted=best.bound >= claim > 0,
+        refuted=best.bound > 0 and best.bound >= claim,
         ceiling=ceiling.bound,
     )
 

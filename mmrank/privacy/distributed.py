@@ -150,8 +150,8 @@ class DistributedNoise:
             return 0.0, self.cohort**2 / encoding.block_size(self.dimension) + noise
         return float(self.cohort), noise
 
-    def sum_round(self, *, run: str, round_number: int, cohort: Iterable[str]) -> SumRound:
-        """The secure sum of one round with this mechanism's threshold, length and bits.
+    def sum_round(self, *, run: str, round_number: int, cohort: Iterable[str], agreed: str = "") -> SumRound:
+        """The secure sum of one round with this mechanism's threshold, length and bits. agreed: see SumRound.
 
         Raises SecureSumError for a cohort that is larger than was planned, too small, or not of distinct clients.
         """
@@ -168,6 +168,7 @@ class DistributedNoise:
             colluders=self.colluders,
             length=self.length,
             bits=self.bits,
+            agreed=agreed,
         )
 
     def encode(self, update: np.ndarray, *, round_: SumRound, noise: Noise) -> np.ndarray:

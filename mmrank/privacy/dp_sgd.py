@@ -245,14 +245,19 @@ def _weighted_sum(factors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _means(rows: torch.Tensor, unit_of: np.ndarray) -> torch.Tensor:
-    """[units, ...] of rows [slates, ...], added up in their order.
+    """[units, ...] of rows [slates, ...], added up in their order; unit_of as in `add_units`.
 
     In float64: the sum of two finite float32 may be none, and a mean that is not finite would show through any noise.
+    The first slates of all units, then the second ones: so no two meet in one cell, and a GPU adds in this order too.
     """
-    counts = torch.from_numpy(np.bincount(unit_of)).to(rows.device, torch.float64)
-    index = torch.from_numpy(unit_of).to(rows.device)
-    totals = torch.zeros(len(counts), *rows.shape[1:], dtype=torch.float64, device=rows.device)
-    totals.index_add_(0, index, rows.double())
+    sizes = np.bincount(unit_of)
+    place = np.arange(len(unit_of)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    totals = torch.zeros(len(sizes), *rows.shape[1:], dtype=torch.float64, device=rows.device)
+    for slot in range(int(sizes.max(initial=0))):
+        here = torch.from_numpy(np.flatnonzero(place == slot)).to(rows.device)
+        units = torch.from_numpy(unit_of[place == slot]).to(rows.device)
+        totals.index_add_(0, units, rows[here].double())
+    counts = torch.from_numpy(sizes).to(rows.device, torch.float64)
     return (totals / counts.view(-1, *[1] * (rows.dim() - 1))).to(rows.dtype)
 
 

@@ -23,6 +23,7 @@ from mmrank.privacy._composition import (
     Plan,
     Planned,
     default_plan,
+    lifetime,
     period_of,
     plan_name,
     spent,
@@ -133,7 +134,7 @@ class Account:
         self.ledger, self.key, self.policy = ledger, key, policy
 
     def charge(self, charge: str, event: Event, *, plan: Plan = None, acknowledged: Head | None = None) -> float:
-        """Write `event` under the id `charge` and return the epsilon with it. Train only after this returns.
+        """Write `event` under the id `charge` and return the epsilon with it, as `epsilon` does. Train only after this.
 
         A charge that is there already is not written twice: for what gives the same bytes whenever it is computed.
         plan: what was declared beforehand and the charge belongs to: a name (a hash of public facts), or a Declared,
@@ -195,8 +196,11 @@ class Account:
         return merged(part.event for part in self._history()[1])
 
     def epsilon(self) -> float:
-        """What the data has paid in the current period (without renewal: so far), at the policy's delta; 0 before."""
-        return self.standing().epsilon
+        """The most that one datum can have paid so far, over the periods that it lived through, at the policy's delta.
+
+        `standing().epsilon` is the current period's, which the budget is for.
+        """
+        return self.standing().lifetime_epsilon
 
     @property
     def composition(self) -> Composition:
@@ -232,7 +236,7 @@ class Account:
             charge = next(c for c in charges if again or not self._known(connection, row, c, event))
             history = () if row is None else _records.histories(connection, [row])[row.id]
             if again and self._known(connection, row, charge, event) and row is not None:
-                return spent(period_of(history, row.period), self.policy.delta, order=row.order)
+                return lifetime(history, self.policy, order=row.order, clock_went_back=row.clock_went_back)
             period = _admission.current_period(row, self.policy, now)
             named = plan_name(plan, event, history)
             after = self._admitted(row, history, event, named, period)
@@ -240,7 +244,7 @@ class Account:
                 row = self._begin(connection, self._order(None, event))
             entry = _admission.entry_of(charge, event, named, period=period, policy=self.policy, clock_days=now)
             _records.append(connection, row, entry)
-        return after
+        return _admission.told(row, history, entry, after, self.policy)
 
     def _look_ahead(self, event: Event, plan: Plan, now: float) -> None:
         """Outside of the lock: the first epsilon of a new history takes tens of milliseconds, then it is looked up."""

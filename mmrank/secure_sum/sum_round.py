@@ -11,7 +11,7 @@ import numpy as np
 
 from mmrank.errors import SecureSumError
 
-VERSION = 1
+VERSION = 2
 MAX_COHORT = 10_000
 MAX_LENGTH = 2**26
 MAX_BITS = 32
@@ -24,6 +24,8 @@ class SumRound:
     run, round_number: where it stands; a run's name is never used twice. cohort: the clients that were asked, in any
     order, each once. threshold: so many must be left at the end, and so many shares open a secret. colluders: so many
     clients may tell the server all that they know. length: numbers in a vector. bits: the sum is taken modulo 2^bits.
+    agreed: the hash of what all agreed to, noise and clip among it: devices of two configurations never meet in a sum,
+    where the one's small noise would stand for the other's.
 
     2 threshold > cohort + colluders is demanded: with less, a server could tell two halves of the cohort two lists of
     survivors, and get from the one half what the other withholds.
@@ -40,6 +42,7 @@ class SumRound:
     colluders: int
     length: int
     bits: int
+    agreed: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cohort", tuple(sorted(self.cohort)))
@@ -58,7 +61,7 @@ class SumRound:
     def context(self) -> bytes:
         """sha256 of all fields: 32 bytes that stand in every signature, derived key and sealed share."""
         facts = [VERSION, self.run, self.round_number, list(self.cohort)]
-        facts += [self.threshold, self.colluders, self.length, self.bits]
+        facts += [self.threshold, self.colluders, self.length, self.bits, self.agreed]
         return hashlib.sha256(b"mmrank secure sum\0" + json.dumps(facts).encode()).digest()
 
     @cached_property

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mmrank import components
 from mmrank.errors import ConfigError
-from mmrank.privacy.audit import Verdict, judge
+from mmrank.privacy.audit import METHODS, Verdict, judge
 from server.checkpoint import read_model
 from server.rounds import RoundReport
 from simulations._folder import RunFolder, write_json
@@ -139,6 +139,11 @@ def sentence(report: dict[str, Any]) -> str:
     bound = report["lower_bound"][f"{GATE:g}"]["epsilon"]
     claim = f"epsilon {report['epsilon']:.3g} at delta {report['delta']:g}, unit {report['unit']}"
     if not report["holds"]:
+        if report["lower_bound"][f"{GATE:g}"]["method"] == METHODS[1]:
+            return (
+                f"BROKEN: the trade-off curve of what was charged does not hold (confidence {GATE:.1%}); of that kind "
+                f"of noise epsilon is at least {bound:.3g}, and {claim} is claimed."
+            )
         return f"BROKEN: epsilon is at least {bound:.3g} (confidence {GATE:.1%}), and {claim} is claimed."
     if report["below_resolution"]:
         return (

@@ -104,7 +104,8 @@ def audited(settings: Settings, seed: int) -> Settings:
             "Expected privacy.cohorts=stream to be poisson: an audit knows independent rounds, and no noise that is "
             "correlated over them."
         )
-    privacy = replace(privacy, ledger="throwaway")
+    # canaries have no age: a run that drops old data would drop them, and the attack would find nothing
+    privacy = replace(privacy, ledger="throwaway", renew_every_days=None, retention_days=None)
     if privacy.mechanism == "dp_sgd":
         federation = replace(federation, cohort_size=1, merchants_per_round=None, min_replies=1)
     elif not privacy.central:

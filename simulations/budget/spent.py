@@ -38,7 +38,7 @@ def spent_of(where: Path, data: str | None = None) -> tuple[dict[str, Any], tupl
 
 def _chosen(accounts: Sequence[Looked], where: Path, data: str | None) -> Looked:
     if data is None:
-        return max(accounts, key=lambda account: account.standing.epsilon)
+        return max(accounts, key=lambda account: account.standing.lifetime_epsilon)
     names = [account.key for account in accounts]
     if data not in names:
         raise ConfigError(

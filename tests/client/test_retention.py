@@ -102,6 +102,20 @@ def test_a_budget_renews_with_the_calendar_and_a_datum_pays_in_the_periods_of_it
     assert standing.lifetime_epsilon == epsilon([one, one], 1e-6)
 
 
+def test_what_came_after_the_servers_charge_waits_for_the_next_round(tmp_path, features):
+    """Under central noise the server charged up to a timeout before a device looks at its data: perhaps a period ago."""
+    central = {"mechanism": "client_update", "unit": "client", "noise_at": "central", "noise_multiplier": 1.0}
+    workspace = make(tmp_path, features, dataset=Dated(last=100.0), **central, epsilon=None)
+    timeout = workspace.settings.federation.reply_timeout_seconds / 86_400
+    newest = max(slate.time_days for slate in workspace.slates("large", "train"))
+    assert newest == 99.0  # the one of this very moment may be younger than the charge
+    assert 100.0 - newest > timeout
+    local = make(
+        tmp_path / "local", features, dataset=Dated(last=100.0), **{**central, "noise_at": "local"}, epsilon=None
+    )
+    assert max(slate.time_days for slate in local.slates("large", "train")) == 100.0
+
+
 def test_data_without_a_calendar_cannot_be_dropped_so_nothing_renews(tmp_path, features):
     with pytest.raises(PrivacyError, match="a first day that it does not name"):
         make(tmp_path, features, dataset=ToyDataset())

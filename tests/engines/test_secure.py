@@ -234,7 +234,9 @@ def rounds_view(federation, number=1):
 
 def round_of(federation, request) -> SumRound:
     names = arrays.cohort_from(request.arrays)
-    return mechanism_of(federation).shares.sum_round(run=request.run, round_number=request.round_number, cohort=names)
+    return mechanism_of(federation).shares.sum_round(
+        run=request.run, round_number=request.round_number, cohort=names, agreed=request.config_sha256
+    )
 
 
 def test_all_that_the_server_ever_saw_rebuilds_the_sum_and_no_update(tmp_path, cache):

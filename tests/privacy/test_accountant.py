@@ -77,6 +77,13 @@ def test_more_steps_more_sampling_and_less_noise_cost_more(rate, noise, steps):
     assert here <= epsilon([event(rate, noise / 1.3, steps)], 1e-6)
 
 
+def test_little_noise_is_too_narrow_for_loss_variables_and_another_accountant_says_so():
+    history = [Event(sampling_rate=1.0, noise_multiplier=0.1, steps=1)]
+    used = accountant_used(history, "prv", delta=1e-5)
+    assert used != "prv"
+    assert epsilon(history, 1e-5, accountant="prv") >= epsilon(history, 1e-5)
+
+
 @pytest.mark.parametrize("method", ["pld", "rdp", "prv"])
 def test_rounds_whose_settings_change_half_way_cost_between_the_two(method):
     """Planned in advance: 50 rounds, then 50 with twice the cohort, or with less noise."""

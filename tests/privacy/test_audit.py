@@ -141,7 +141,7 @@ def test_guesses_are_counted_at_both_ends():
 def test_the_grid_of_guesses_knows_the_number_of_canaries_alone():
     assert guess_grid(1000) == (62, 124, 250, 500, 1000)
     assert guess_grid(2) == (2,)
-    assert all(count % 2 == 0 for m in range(2, 60) for count in guess_grid(m))
+    assert all(count % 2 == 0 and count <= m for m in range(2, 60) for count in guess_grid(m))
 
 
 def test_more_scores_make_no_more_false_alarms():
@@ -203,6 +203,16 @@ def test_a_run_without_a_promise_is_bounded_and_never_refuted():
     assert 1.4 < verdict.bound <= verdict.ceiling  # delta weighs 2 m delta: more canaries would not help
     assert not verdict.refuted
     assert verdict.below_resolution
+
+
+def test_a_claim_of_nothing_is_refuted_by_anything():
+    """A ledger that charges nothing claims 0."""
+    scores, included = gaussian_scores(np.random.default_rng(9), 400, 50.0)
+    verdict = judge({"score": scores}, included, events=(), delta=1e-5, confidence=0.999)
+    assert verdict.claim == 0.0
+    assert verdict.refuted
+    nothing = judge({"score": np.zeros(400)}, included, events=(), delta=1e-5, confidence=0.999)
+    assert not nothing.refuted
 
 
 @pytest.mark.parametrize("wrong", [{}, {"s": np.zeros(3)}, {"s": np.array([0.0, np.nan])}])

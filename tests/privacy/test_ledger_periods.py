@@ -73,14 +73,16 @@ def test_a_datum_lives_through_as_many_periods_as_it_can(retention, periods):
 
 def test_the_budget_holds_for_each_period_and_the_lifetime_composes_across_them(ledger, clock):
     account = ledger.account("data", policy())
-    for period in range(3):
-        assert [account.charge(f"{period}-{number}", ROUND) for number in range(2)] == [cost(1), cost(2)]
+    for period, told in enumerate(([cost(1), cost(2)], [cost(3), cost(4)], [cost(4), cost(4)])):
+        assert [account.charge(f"{period}-{number}", ROUND) for number in range(2)] == told
+        assert account.standing().epsilon == cost(2)
         with pytest.raises(BudgetExhaustedError, match="next period"):
             account.charge(f"{period}-2", ROUND)
         clock.days += 90
     standing = account.standing()
     assert standing.epsilon == 0.0  # of the period that has just begun
     assert standing.lifetime_epsilon == cost(4)  # of the worst two that follow on each other, not of all three
+    assert account.epsilon() == account.charge("0-0", ROUND) == cost(4)  # what is told is what a datum paid
     assert standing.charges == 6
 
 
@@ -103,10 +105,11 @@ def test_a_window_with_two_plans_composes_by_the_filter(ledger, clock):
     account = ledger.account("data", policy(budget_epsilon=10.0))
     account.charge("a", ROUND)
     clock.days += 90
-    assert account.charge("b", OTHER) == epsilon([OTHER], DELTA)  # one plan in this period
+    told = account.charge("b", OTHER)
     standing = account.standing()
+    assert standing.epsilon == epsilon([OTHER], DELTA)  # one plan in this period
     assert standing.composition == "filter"
-    assert standing.lifetime_epsilon == filter_epsilon([ROUND, OTHER], DELTA, order=standing.filter_order)
+    assert told == standing.lifetime_epsilon == filter_epsilon([ROUND, OTHER], DELTA, order=standing.filter_order)
 
 
 def test_a_clock_that_is_set_back_opens_no_period_again(ledger, clock):
@@ -119,8 +122,17 @@ def test_a_clock_that_is_set_back_opens_no_period_again(ledger, clock):
     with pytest.raises(BudgetExhaustedError):
         account.charge("d", ROUND)
     assert account.standing().period == 201
-    assert account.epsilon() == cost(2)
+    assert account.standing().epsilon == cost(2)
     assert not account.has("d")
+
+
+def test_a_whole_population_is_told_what_its_data_paid_over_the_periods(ledger, clock):
+    first = ledger.charge_many("a", ["one", "two"], policy(), ROUND)
+    assert set(first.epsilon.values()) == {cost(1)}
+    clock.days += 90
+    assert set(ledger.charge_many("b", ["one", "two"], policy(), ROUND).epsilon.values()) == {cost(2)}
+    assert set(ledger.charge_many("b", ["one", "two"], policy(), ROUND).epsilon.values()) == {cost(2)}
+    assert ledger.account("one", policy()).standing().epsilon == cost(1)
 
 
 def test_after_a_clock_went_back_everything_counts_together(ledger, clock):

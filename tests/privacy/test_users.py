@@ -52,6 +52,15 @@ def test_a_person_whose_slates_add_up_to_more_than_a_float_moves_the_sum_by_no_m
     torch.testing.assert_close(_means(rows, np.array([0, 0])), rows[:1])
 
 
+def test_a_persons_mean_is_of_their_own_slates_in_their_own_order():
+    rows = torch.randn(7, 3, 2, generator=torch.Generator().manual_seed(3))
+    unit_of = np.array([0, 0, 0, 1, 2, 2, 3])
+    for unit, mean in enumerate(_means(rows, unit_of)):
+        own = rows[torch.from_numpy(unit_of == unit)].double()
+        assert torch.equal(mean, (sum(own[1:], own[0]) / len(own)).float())
+    assert _means(rows[:0], unit_of[:0]).shape == (0, 3, 2)
+
+
 def test_sums_of_clipped_units_are_those_of_float64():
     draw = np.random.default_rng(2)
     factors, rows = draw.uniform(size=64), (draw.normal(size=(64, 40, 900)) * 10.0 ** draw.integers(-4, 4, (64, 1, 1)))

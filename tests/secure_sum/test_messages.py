@@ -60,6 +60,7 @@ def test_a_statement_is_bound_to_every_fact_of_its_round():
         facts(size=5, threshold=4, colluders=1),
         facts(length=9),
         facts(bits=15),
+        facts(agreed="another configuration, with less noise"),
         facts(cohort=("c00", "c01", "c02", "c03", "d")),
     ]
     assert len({round_.context for round_ in [base, *others]}) == len(others) + 1

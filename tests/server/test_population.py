@@ -10,6 +10,8 @@ from mmrank.privacy.accountant import Event, epsilon
 from mmrank.privacy.client_update import CLIP
 from mmrank.settings import parse
 from server.population import check_server, open_population
+from simulations._facts import privacy_facts
+from simulations._federation import epsilons
 from tests.server.test_rounds import INITIAL, Room, honest, same, train
 
 PRIVACY = {
@@ -184,3 +186,18 @@ def test_local_noise_is_the_devices_own_affair(tmp_path):
     assert not (tmp_path / "population.sqlite").exists()
     assert reports[-1].epsilon_max == 1.5  # what the clients say of their own ledgers
     assert model["w"].max() > 0
+
+
+def test_with_renewal_a_run_reports_what_a_datum_paid_over_its_periods(tmp_path):
+    """The budget is for one period; the promise to somebody whose data lived through two is for both."""
+    settings = configuration(noise="secure", retention_days=30, renew_every_days=30, budget_epsilon=20.0)
+    account = open_population(settings, state_dir=tmp_path).account
+    event, now = open_population(settings, state_dir=tmp_path).mechanism.population_event, account.ledger.clock_days()
+    for days, charge in ((30, "before"), (0, "now")):
+        account.ledger.clock_days = lambda days=days: now - days
+        account.charge(charge, event)
+    account.ledger.close()
+    both = epsilon([event, event], 1e-5)
+    assert account.standing().epsilon == epsilon([event], 1e-5) < both
+    assert epsilons(tmp_path, settings) == (both, both)
+    assert privacy_facts(settings, tmp_path)["epsilon_max"] == both

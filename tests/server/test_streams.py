@@ -12,7 +12,7 @@ from mmrank.privacy.correlated import CorrelatedNoise
 from mmrank.protocol import TrainReply
 from mmrank.settings import parse
 from server.population import open_population
-from server.streams import SECRET
+from server.streams import SECRET, Stream
 from simulations._facts import promise_of
 from tests.server.test_rounds import INITIAL, Room, same, train
 
@@ -133,6 +133,30 @@ def test_the_same_sum_again_is_the_same_release(tmp_path):
     assert [report.aggregated for report in reports] == [True]
 
 
+def test_a_sum_leaves_under_one_noise_whichever_copy_of_the_folder_is_quicker(tmp_path, monkeypatch, caplog):
+    """A copy runs on while this one stands between binding its sum and letting it go: one of them gives up."""
+    settings = configuration(
+        rounds=3, participations=1, noise="secure", ledger=str(tmp_path / "kept.sqlite"), budget_epsilon=50.0
+    )
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    bound = Stream._bound
+
+    def slowly(stream, request, digest):
+        found = bound(stream, request, digest)
+        if request.round_number == 2 and not copy.exists():
+            shutil.copytree(run, copy)
+            train(copy / "checkpoint", room(), settings, resume=True)
+        return found
+
+    monkeypatch.setattr(Stream, "_bound", slowly)
+    with pytest.raises(PrivacyError, match="round 3 was released"):  # by the copy, which is ahead
+        train(run / "checkpoint", room(), settings)
+    assert "its sum left with another noise" in caplog.text
+    store = open_population(settings, state_dir=run).store
+    with store.read() as connection:
+        assert connection.execute("SELECT COUNT(*), COUNT(DISTINCT digest) FROM releases").fetchone() == (3, 3)
+
+
 def test_noise_that_was_put_back_ends_the_run(tmp_path):
     settings = configuration(
         rounds=3, participations=1, noise="secure", ledger=str(tmp_path / "kept.sqlite"), budget_epsilon=50.0
@@ -163,6 +187,7 @@ def test_a_run_begun_anew_in_the_same_folder_is_refused(tmp_path):
     ("privacy", "said"),
     [
         ({"participations": None}, "privacy.participations"),
+        ({"renew_every_days": 30, "retention_days": 30, "noise": "secure"}, "renew_every_days=30"),
         ({"noise_at": "local"}, "noise_at=local"),
         ({"clipping": "adaptive"}, "clipping=adaptive"),
         ({"noise_cohort_size": 100}, "noise_cohort_size=100"),
