@@ -169,7 +169,8 @@ def test_a_run_that_drops_old_data_keeps_its_canaries(features, tmp_path, monkey
     """They have no age: dropped with what is old, they would find nothing whatever the noise."""
     bugs.noise_times(0.125)(monkeypatch)
     found = attacked(features, tmp_path, noise="secure", retention_days=30.0)
-    assert judge(found.scores, found.included, events=found.events, delta=1e-6, confidence=0.999).refuted
+    verdict = judge(found.scores, found.included, events=found.events, delta=1e-6, confidence=0.999)
+    assert verdict.best.guessed.correct == verdict.best.guessed.guesses >= 200
 
 
 def test_what_broke_a_curve_is_not_said_to_have_that_epsilon():
