@@ -216,8 +216,8 @@ def _how_often(promise: Promise) -> dict[str, Any]:
     facts = promise.facts
     budget = float(facts["budget"])
     limit = (
-        f"A client refuses to go on before its own ε would pass {outwards.number(budget)}. Where the end of the training "
-        "was chosen in view of results, that limit is the figure that holds."
+        f"A client refuses to go on before its own ε would pass {outwards.number(budget)}. Where the end of the "
+        "training was chosen in view of results, that limit is the figure that holds."
         if math.isfinite(budget)
         else "No limit was set at which a client would refuse to go on."
     )

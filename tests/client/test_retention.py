@@ -103,7 +103,7 @@ def test_a_budget_renews_with_the_calendar_and_a_datum_pays_in_the_periods_of_it
 
 
 def test_what_came_after_the_servers_charge_waits_for_the_next_round(tmp_path, features):
-    """Under central noise the server charged up to a timeout before a device looks at its data: perhaps a period ago."""
+    """Under central noise the server charged up to a timeout before a device looks at its data."""
     central = {"mechanism": "client_update", "unit": "client", "noise_multiplier": 1.0, "epsilon": None}
 
     class Devices(Dated):
