@@ -5,7 +5,7 @@ A Slate is one ranking problem and the smallest privacy unit. A SlateBatch is B 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +31,8 @@ class Slate:
     history: int64 [H] item indices, oldest first. event_type: int64 [H], see EVENT_TYPES.
     age_days: float32 [H] >= 0, how long before the slate the event was.
     time_days: when the slate was shown, in days from the data set's first day.
-    user: the person, counted within the client. simulation_only fields may hold what a client cannot know.
+    user: the person, counted within the client. scores: float32 [L] by the name of another ranker, such as the one that
+    the shop had. oracle: what only a simulation can know.
     """
 
     query: str
@@ -45,6 +46,7 @@ class Slate:
     user: int
     propensity: np.ndarray | None = None
     oracle: np.ndarray | None = None
+    scores: Mapping[str, np.ndarray] | None = None
 
     def without_history(self) -> Slate:
         """The same slate as a stranger would see it."""

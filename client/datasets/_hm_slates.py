@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from client.datasets._shaping.candidates import Offers, Shelves
 from mmrank.randomness import numpy_generator
 from mmrank.slates import EVENT_TYPES, Slate
 
@@ -14,8 +15,6 @@ PURCHASE = EVENT_TYPES.index("purchase")
 RELEVANCE = 2.0  # a purchase, see mmrank.slates.Slate
 FEWEST = 10
 """A shorter list than this (or than asked for, where that is less) says little of a ranking, and is left out."""
-OVERSAMPLING = 8
-"""Purchases drawn for each candidate needed: most repeat an item rarely, so one draw is nearly always enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,71 +31,6 @@ class Basket:
     items: np.ndarray
     history: np.ndarray
     history_day: np.ndarray
-
-
-class Offers:
-    """The purchases of everybody, by group (all, one merchant, one type) and day: where candidates are drawn from."""
-
-    def __init__(self, day: np.ndarray, customer: np.ndarray, item: np.ndarray, group: np.ndarray) -> None:
-        """day, customer, item, group: int64 [P], by day."""
-        order = np.argsort(group, kind="stable")
-        self._day, self._customer, self._item = day[order], customer[order], item[order]
-        self._edges = np.searchsorted(group[order], np.arange(group.max() + 2))
-
-    def draw(
-        self,
-        generator: np.random.Generator,
-        *,
-        count: int,
-        group: int,
-        first: int,
-        last: int,
-        customer: int,
-        taken: np.ndarray,
-    ) -> np.ndarray:
-        """At most `count` distinct items, none of `taken`, that others than `customer` bought in [first, last].
-
-        Each is the item of a random purchase: what sells twice as much is drawn twice as often, as the
-        relevant item was, so the draw alone makes popularity neither better nor worse than chance.
-        """
-        low, high = self._edges[group], self._edges[group + 1]
-        start, end = low + np.searchsorted(self._day[low:high], (first, last + 1))
-        available = int(end - start)
-        if not available or not count:
-            return np.zeros(0, np.int64)
-        for size in sorted({min(available, OVERSAMPLING * count), available}):
-            rows = start + generator.choice(available, size, replace=False)
-            items = self._item[rows[self._customer[rows] != customer]]
-            items = items[~np.isin(items, taken)]
-            _, seen = np.unique(items, return_index=True)
-            if len(seen) >= count:
-                break
-        return items[np.sort(seen)[:count]]
-
-
-class Shelves:
-    """The public catalogue by group: where candidates come from when nobody else's purchases may be looked at."""
-
-    def __init__(self, group: np.ndarray) -> None:
-        """group: int64 [N], of each item."""
-        self._items = np.argsort(group, kind="stable")
-        self._edges = np.searchsorted(group[self._items], np.arange(group.max() + 2))
-
-    def draw(
-        self,
-        generator: np.random.Generator,
-        *,
-        count: int,
-        group: int,
-        first: int,
-        last: int,
-        customer: int,
-        taken: np.ndarray,
-    ) -> np.ndarray:
-        """At most `count` distinct items of the group, none of `taken`, each as likely, whoever and whenever asks."""
-        shelf = self._items[self._edges[group] : self._edges[group + 1]]
-        some = generator.choice(shelf, min(len(shelf), count + len(taken)), replace=False)
-        return some[~np.isin(some, taken)][:count]
 
 
 @dataclass(frozen=True, kw_only=True)

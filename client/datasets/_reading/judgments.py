@@ -1,0 +1,148 @@
+"""A table of graded judgments, one (query, item) a row, as one list a query."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from client.datasets._reading import values
+from client.datasets._reading.behaviour import Rows, Vocabulary, codes_of
+from client.datasets._reading.blocks import Block, Layout, Progress, blocks
+from client.datasets._reading.findings import Findings
+from client.datasets._reading.items import Items
+from client.datasets._reading.values import Names
+from client.datasets._source import NONE, Lists, lists_of
+from mmrank.errors import ConfigError, DatasetError
+
+PARTS: Mapping[str, int] = {
+    **dict.fromkeys(("train", "training"), 0),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "vali"), 1),
+    **dict.fromkeys(("test", "eval", "evaluation"), 2),
+}
+"""What the values of a column of parts mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgmentColumns:
+    """Where a table of judgments has what. query: the words, or the id of `texts`, a table of (file, id, text).
+
+    grade: a number, or a word that `gains` give a number for. query_id: names queries in TREC files; the words where
+    None. split: a column of parts. group: one that clients are made by.
+    """
+
+    file: str
+    query: str
+    item: str
+    grade: str
+    gains: Mapping[str, float] = field(default_factory=dict)
+    query_id: str | None = None
+    split: str | None = None
+    group: str | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
+    layout: Layout = field(default_factory=Layout)
+
+    def __post_init__(self) -> None:
+        if self.texts and set(self.texts) != {"file", "id", "text"}:
+            raise ConfigError(
+                f"Expected judgments.texts={dict(self.texts)} as {{file: queries.csv, id: query_id, text: query}}."
+            )
+        for word, gain in self.gains.items():
+            if not math.isfinite(gain) or gain < 0:
+                raise ConfigError(f"Expected judgments.gains: {word}={gain} to be a number of at least 0.")
+
+    def columns(self) -> tuple[str, ...]:
+        """Every column of the file that is read."""
+        named = (self.query, self.item, self.grade, self.query_id, self.split, self.group)
+        return tuple(dict.fromkeys(name for name in named if name))
+
+
+def read_judgments(
+    root: Path,
+    columns: JudgmentColumns,
+    items: Items,
+    names: Vocabulary,
+    *,
+    findings: Findings,
+    progress: Progress | None = None,
+) -> Lists:
+    """A list for each query that was judged. A row whose item or query is unknown, or whose grade is none, is left out
+    and said; of an item that is judged twice the better grade stands.
+    """
+    ids, reader = Names(), Rows(items, names, findings, "auto", None)
+    texts = _texts(root, columns, findings) if columns.texts else None
+    parts: list[dict[str, np.ndarray]] = []
+    for block in blocks(
+        root, columns.file, columns.columns(), layout=columns.layout, findings=findings, progress=progress
+    ):
+        kept = np.ones(len(block), bool)
+        item = reader.items(block, columns.item, kept)
+        grade, bad = _grades(block[columns.grade], columns.gains)
+        text = f"column {columns.grade}: no grade of at least 0; the row is left out"
+        reader.leave(block, "grade", text, bad, kept)
+        own = ids.codes(values.text(block[columns.query_id or columns.query]))
+        query = names.queries.codes(_words(block, columns, texts))
+        text = f"column {columns.query}: a query without words; the row is left out"
+        reader.leave(block, "query_join", text, (query < 0) | (own < 0), kept)
+        part = np.full(len(block), NONE, np.int8) if columns.split is None else _parts(block[columns.split])
+        group = codes_of(names.groups, block, columns.group)
+        found = {"item": item, "grade": grade, "own": own, "query": query, "part": part, "group": group}
+        parts.append({name: column[kept] for name, column in found.items()})
+    if not parts:
+        raise DatasetError(f"{columns.file}: no row after the header.")
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return _lists(joined, ids.names())
+
+
+def _lists(rows: Mapping[str, np.ndarray], ids: tuple[str, ...]) -> Lists:
+    """Rows by query id, in the order in which the queries first come."""
+    order = np.argsort(rows["own"], kind="stable")
+    own = rows["own"][order]
+    begins = np.flatnonzero(np.r_[True, own[1:] != own[:-1]]) if len(own) else np.zeros(0, np.int64)
+    first = order[begins]
+    return lists_of(
+        judged=True,
+        query_id=tuple(ids[index] for index in own[begins].tolist()),
+        start=np.r_[begins, len(own)].astype(np.int64),
+        item=rows["item"][order].astype(np.int32),
+        relevance=rows["grade"][order].astype(np.float32),
+        query=rows["query"][first].astype(np.int32),
+        part=rows["part"][first].astype(np.int8),
+        group=rows["group"][first].astype(np.int32),
+    )
+
+
+def _grades(array: pa.Array, gains: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    if not gains:
+        found, bad = values.numbers(array)
+        return found, bad | np.isnan(found) | (found < 0)
+    encoded = values.text(array).dictionary_encode()
+    table = np.array([gains.get(word, np.nan) for word in encoded.dictionary.to_pylist()] + [np.nan])
+    found = table[encoded.indices.to_numpy(zero_copy_only=False)]
+    return found, np.isnan(found)
+
+
+def _texts(root: Path, columns: JudgmentColumns, findings: Findings) -> dict[str, str]:
+    """Words by query id."""
+    found: dict[str, str] = {}
+    wanted = (columns.texts["id"], columns.texts["text"])
+    for block in blocks(root, columns.texts["file"], wanted, layout=Layout(), findings=findings):
+        found.update(zip(values.strings(block[wanted[0]]), values.strings(block[wanted[1]]), strict=True))
+    return found
+
+
+def _words(block: Block, columns: JudgmentColumns, texts: Mapping[str, str] | None) -> pa.StringArray:
+    written = values.text(block[columns.query])
+    if texts is None:
+        return written
+    return pa.array([texts.get(query, "") for query in written.to_pylist()], pa.string())
+
+
+def _parts(array: pa.Array) -> np.ndarray:
+    encoded = values.text(array).dictionary_encode()
+    table = np.array([PARTS.get(word.lower(), NONE) for word in encoded.dictionary.to_pylist()] + [NONE], np.int8)
+    return table[encoded.indices.to_numpy(zero_copy_only=False)]

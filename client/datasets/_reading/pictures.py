@@ -1,0 +1,86 @@
+"""Pictures in files under one root, decoded when asked for, none of them able to fill the memory."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from client.datasets._reading.files import within
+
+LARGEST_BYTES = 64 << 20
+LARGEST_PIXELS = 50_000_000
+"""150 MB decoded; a phone's picture has 12 to 50 million pixels."""
+
+
+def decoded(path: Path) -> np.ndarray | str:
+    """uint8 [height, width, 3], or why there is none. What is transparent is white, as on a shop's page."""
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            return f"larger than {LARGEST_BYTES >> 20} MB"
+        with Image.open(path) as picture:
+            width, height = picture.size
+            if width * height > LARGEST_PIXELS:
+                return f"{width} x {height} pixels, more than {LARGEST_PIXELS // 1_000_000} million"
+            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                page = Image.new("RGBA", picture.size, "white")
+                return np.asarray(Image.alpha_composite(page, picture.convert("RGBA")).convert("RGB"))
+            return np.asarray(picture.convert("RGB"))
+    # what Pillow raises for broken files, by format
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        return f"can't be decoded ({str(error).replace(str(path), path.name)})"
+
+
+@dataclass(eq=False)
+class FolderPictures:
+    """A mmrank.catalog.ImageSource over files. paths: by item, under the resolved `root`, '' where none is named.
+
+    unreadable: why, by item, for those that were asked for so far.
+    """
+
+    root: Path
+    paths: Sequence[str] = field(repr=False)
+    unreadable: dict[int, str] = field(init=False, default_factory=dict, repr=False)
+
+    def __call__(self, index: int) -> np.ndarray | None:
+        """uint8 [height, width, 3], or None where the file is absent, too large, outside of the root or broken."""
+        path = self._file(index)
+        if path is None:
+            return None
+        found = decoded(path)
+        if isinstance(found, str):
+            self.unreadable[index] = found
+            return None
+        return found
+
+    def digest(self, index: int) -> str | None:
+        """sha256 of the file, or None where there is none."""
+        path = self._file(index)
+        if path is None or path.stat().st_size > LARGEST_BYTES:
+            return None
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def path(self, index: int) -> str | None:
+        """Where the picture lies, or None."""
+        path = self._file(index)
+        return None if path is None else str(path)
+
+    def _file(self, index: int) -> Path | None:
+        relative = self.paths[index]
+        if not relative or "\0" in relative or len(relative) > 4096:
+            return None
+        path = within(self.root, relative)
+        try:
+            return path if path is not None and path.is_file() else None
+        except OSError:  # a name that is too long for the disk
+            return None
+
+
+def no_pictures(items: int) -> FolderPictures:
+    """Of a catalogue without pictures."""
+    return FolderPictures(root=Path("/"), paths=("",) * items)

@@ -1,0 +1,249 @@
+"""From columns as they stand in files to ids, numbers, prices and times; what can't be read is told, not guessed.
+
+Every function takes a pyarrow array of n values and gives numpy arrays of length n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmrank.errors import ConfigError
+
+TimeUnit = Literal["auto", "s", "ms", "us", "ns", "days", "yyyymmdd"]
+UNITS: dict[str, float] = {"s": 86_400.0, "ms": 86_400e3, "us": 86_400e6, "ns": 86_400e9, "days": 1.0}
+"""How many of each are a day."""
+_LARGEST = {"days": 1e5, "yyyymmdd": 3e7, "s": 1e11, "ms": 1e14, "us": 1e17}
+"""A number up to here is taken for one in that unit: until the year 2243, or 5138 in seconds."""
+
+_NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
+_INTEGRAL = r"^([-+]?\d+)\.0*$"
+_DATE_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
+_ZONE = r"(Z|[-+]\d{2}:?\d{2})$"
+_OTHER_TIMES = (
+    "%Y/%m/%d %H:%M:%S",
+    "%Y/%m/%d %H:%M",
+    "%Y/%m/%d",
+    "%Y.%m.%d",
+    "%Y%m%d",
+    "%m/%d/%Y %I:%M:%S %p",
+    "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y",
+    "%d.%m.%Y",
+    "%Y年%m月%d日",
+)
+"""Tried after ISO 8601, one after another on what is left; a day before a month between slashes is never guessed."""
+
+
+def text(array: pa.Array) -> pa.StringArray:
+    """As text without white space around it; '' where absent. A whole number that a table holds as a float is one.
+
+    >>> text(pa.array([7.0, None, 2.5])).to_pylist()
+    ['7', '', '2.5']
+    """
+    if isinstance(array, pa.DictionaryArray):
+        array = array.dictionary_decode()
+    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+        array = pa.array([None if item is None else item.decode("utf-8", "replace") for item in array.to_pylist()])
+    floats = pa.types.is_floating(array.type)
+    if not pa.types.is_string(array.type):
+        array = pc.cast(array, pa.string())
+    if floats:
+        array = pc.replace_substring_regex(array, _INTEGRAL, r"\1")
+        array = pc.if_else(pc.equal(array, "nan"), "", array)
+    return pc.fill_null(pc.utf8_trim_whitespace(array), "")
+
+
+@dataclass
+class Names:
+    """Numbers for texts, in the order in which they first come. of: the number of each."""
+
+    of: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def codes(self, array: pa.StringArray, *, grow: bool = True) -> np.ndarray:
+        """int32 [n]; -1 for '' and, where the names may not grow, for what is not among them."""
+        encoded = array.dictionary_encode()
+        known = self.of
+        table = np.empty(len(encoded.dictionary) + 1, np.int32)
+        for place, name in enumerate(encoded.dictionary.to_pylist()):
+            if name == "":
+                table[place] = -1
+            elif grow:
+                table[place] = known.setdefault(name, len(known))
+            else:
+                table[place] = known.get(name, -1)
+        return table[encoded.indices.to_numpy(zero_copy_only=False)]
+
+    def names(self) -> tuple[str, ...]:
+        """By number."""
+        return tuple(self.of)
+
+
+def numbers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """(float64 [n], NaN where absent or no number; bool [n], True for what is there and is no finite number)."""
+    if pa.types.is_boolean(array.type):
+        array = pc.cast(array, pa.int8())
+    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+        if isinstance(array, pa.DictionaryArray):
+            return numbers(text(array))
+        found = pc.cast(array, pa.float64()).to_numpy(zero_copy_only=False)
+        absent = array.is_null().to_numpy(zero_copy_only=False) | np.isnan(found)
+        return np.where(np.isfinite(found), found, np.nan), ~absent & ~np.isfinite(found)
+    written = text(array)
+    there = pc.not_equal(written, "")
+    good = pc.match_substring_regex(written, _NUMBER)
+    found = pc.cast(pc.if_else(good, written, None), pa.float64()).to_numpy(zero_copy_only=False)
+    finite = np.isfinite(found)
+    return np.where(finite, found, np.nan), there.to_numpy(zero_copy_only=False) & ~finite
+
+
+def prices(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """As `numbers`, above or equal 0; a currency may stand beside the number, and thousands may be marked.
+
+    >>> prices(pa.array(["$1,299.00", "12,99 €", "1.299,50", "¥88", "free", "-1", ""]))[0].tolist()
+    [1299.0, 12.99, 1299.5, 88.0, nan, nan, nan]
+    """
+    if not pa.types.is_string(array.type):
+        found, bad = numbers(array)
+    else:
+        bare = pc.replace_substring_regex(text(array), r"^[^\d\-+.]{1,5}|[^\d.]{1,5}$", "")
+        bare = pc.replace_substring_regex(bare, r"[\s' ]", "")
+        comma = pc.match_substring_regex(bare, r"^\d{1,3}(\.\d{3})+,\d+$|^\d+,\d{1,2}$")
+        points = pc.replace_substring(pc.replace_substring(bare, ".", ""), ",", ".")
+        bare = pc.if_else(comma, points, pc.replace_substring_regex(bare, r",(\d{3})", r"\1"))
+        found, _ = numbers(bare)
+        bad = pc.not_equal(text(array), "").to_numpy(zero_copy_only=False) & np.isnan(found)
+    negative = found < 0
+    return np.where(negative, np.nan, found), bad | negative
+
+
+def times(array: pa.Array, unit: str = "auto") -> tuple[np.ndarray, np.ndarray]:
+    """(float64 [n], days since 1970-01-01 UTC, NaN where none; bool [n], True for what is there and is no time).
+
+    Numbers are in `unit`, which `auto` tells from their median: see unit_of. Text is ISO 8601, or one of _OTHER_TIMES.
+    A time without a zone is taken as UTC. Raises ConfigError for an unknown unit.
+    """
+    if unit not in ("auto", "yyyymmdd", *UNITS):
+        raise ConfigError(f"Expected time_unit={unit!r} to be one of auto, yyyymmdd, {', '.join(UNITS)}.")
+    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
+        micros = pc.cast(array, pa.timestamp("us", tz=getattr(array.type, "tz", None)), safe=False)
+        found = _days(pc.cast(micros, pa.int64()))
+        return found, np.zeros(len(found), bool)
+    found, bad = numbers(array) if _numeric(array) else _texts(text(array))
+    if _numeric(array):
+        unit = unit_of(found) if unit == "auto" else unit
+        if unit == "yyyymmdd":
+            found, bad = _texts(text(array))
+        else:
+            found = found / UNITS[unit]
+    return found, bad
+
+
+def time_unit(array: pa.Array) -> str:
+    """The unit of a column of times: see unit_of; `auto` where it is no column of numbers."""
+    return unit_of(numbers(array)[0]) if _numeric(array) else "auto"
+
+
+def unit_of(values: np.ndarray) -> str:
+    """The unit in which the median of those numbers is a time since 1970: days up to 1e5, YYYYMMDD up to 3e7, then
+    seconds, milli-, micro- and nanoseconds.
+
+    >>> [unit_of(np.array([value])) for value in (19_000, 20240131, 1.7e9, 1.7e12, 1.7e15, 1.7e18)]
+    ['days', 'yyyymmdd', 's', 'ms', 'us', 'ns']
+    """
+    known = values[np.isfinite(values)]
+    median = float(np.median(np.abs(known))) if len(known) else 0.0
+    return next((unit for unit, largest in _LARGEST.items() if median <= largest), "ns")
+
+
+def _numeric(array: pa.Array) -> bool:
+    """Whether it holds numbers, as such or, nearly all, as text."""
+    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+        return True
+    if not pa.types.is_string(array.type):
+        return False
+    some = text(array.slice(0, 1000)).filter(pc.not_equal(text(array.slice(0, 1000)), ""))
+    return bool(len(some)) and pc.mean(pc.match_substring_regex(some, _NUMBER)).as_py() > 0.5
+
+
+def _texts(written: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+    found = np.full(len(written), np.nan)
+    zoned = pc.match_substring_regex(written, r"^\d{4}-.*\d" + _ZONE)
+    plain = pc.replace_substring_regex(written, _ZONE, "")
+    plain = pc.if_else(zoned, plain, written)
+    iso = pc.match_substring_regex(plain, _DATE_TIME)
+    found = _stamps(pc.if_else(iso, plain, None))
+    if pc.any(zoned).as_py():
+        found -= _offsets(pc.if_else(zoned, pc.utf8_slice_codeunits(written, -6), None))
+    left = np.isnan(found) & pc.not_equal(written, "").to_numpy(zero_copy_only=False)
+    for form in _OTHER_TIMES:
+        if not left.any():
+            break
+        rest = written.filter(pa.array(left))
+        read = pc.strptime(rest, format=form, unit="us", error_is_null=True)
+        if read.null_count < len(read):
+            found[left] = _days(pc.cast(read, pa.int64()))
+            left = left & np.isnan(found)
+    return found, left
+
+
+def _stamps(written: pa.StringArray) -> np.ndarray:
+    """Days of ISO texts; a day that no month has (2024-02-31) is none."""
+    try:
+        return _days(pc.cast(pc.cast(written, pa.timestamp("ns")), pa.int64()), 86_400e9)
+    except pa.ArrowInvalid:
+        read = [_stamp(value) for value in written.to_pylist()]
+        return np.array(read, np.float64)
+
+
+def _stamp(value: str | None) -> float:
+    try:
+        return float(np.datetime64(value, "us").astype(np.int64)) / 86_400e6 if value else np.nan
+    except ValueError:
+        return np.nan
+
+
+def _offsets(zones: pa.StringArray) -> np.ndarray:
+    """Days east of Greenwich of the last six letters of a time; 0 for Z and where there is none."""
+    encoded = zones.dictionary_encode()
+    table = np.array([_offset(zone or "") for zone in encoded.dictionary.to_pylist()] + [0.0])
+    index = pc.fill_null(encoded.indices, len(table) - 1).to_numpy(zero_copy_only=False)
+    return table[index]
+
+
+def _offset(zone: str) -> float:
+    """
+    >>> _offset("+08:00") * 24
+    8.0
+    """
+    digits = "".join(letter for letter in zone[zone.rfind("+" if "+" in zone else "-") + 1 :] if letter.isdigit())
+    if zone.endswith("Z") or len(digits) != 4:
+        return 0.0
+    days = (int(digits[:2]) * 60 + int(digits[2:])) / 1440
+    return -days if "+" not in zone else days
+
+
+def _days(array: pa.Array, units: float = 86_400e6) -> np.ndarray:
+    return pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False) / units
+
+
+def strings(array: pa.Array) -> list[str]:
+    """Python strings, '' where absent."""
+    return text(array).to_pylist()
+
+
+def joined(parts: Iterable[list[str]], *, between: str) -> list[str]:
+    """Texts of several columns as one, what is blank left out.
+
+    >>> joined([["Boots", ""], ["warm", "red"]], between=". ")
+    ['Boots. warm', 'red']
+    """
+    return [between.join(part for part in row if part) for row in zip(*parts, strict=True)]
