@@ -92,14 +92,14 @@ def entry_of(charge: str, event: Event, plan: str, *, period: int, policy: Polic
     )
 
 
-def told(row: Row, history: Iterable[Planned], entry: Entry, after: float, policy: Policy) -> float:
-    """The epsilon that is told of a charge: with renewal the worst over the periods that one datum lives through, where
+def told(row: Row, history: Iterable[Planned], entry: Entry, event: Event, *, after: float, policy: Policy) -> float:
+    """The epsilon that is told of `event`, charged by `entry`: with renewal the worst over the periods that one datum lives through, where
     `after` is this period's alone.
     """
     if policy.renew_every_days is None:
         return after
     went_back = row.clock_went_back or entry.clock_period < entry.period
-    charged = Planned(entry.period, entry.plan, entry.event)
+    charged = Planned(entry.period, entry.plan, event)
     return lifetime((*history, charged), policy, order=row.order, clock_went_back=went_back)
 
 

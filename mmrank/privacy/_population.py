@@ -82,7 +82,7 @@ def charge_all(
             continue
         if row is None:
             row = _records.begin(connection, key, policy, prices.order, secret_salt=charging.secret_salt)
-        epsilon[key] = told(row, history, entry, epsilon[key], policy)
+        epsilon[key] = told(row, history, entry, charging.event, after=epsilon[key], policy=policy)
         writing.setdefault(entry, []).append(row)
     for entry, rows in writing.items():
         _records.append_all(connection, rows, entry)

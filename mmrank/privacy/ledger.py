@@ -244,7 +244,7 @@ class Account:
                 row = self._begin(connection, self._order(None, event))
             entry = _admission.entry_of(charge, event, named, period=period, policy=self.policy, clock_days=now)
             _records.append(connection, row, entry)
-        return _admission.told(row, history, entry, after, self.policy)
+        return _admission.told(row, history, entry, event, after=after, policy=self.policy)
 
     def _look_ahead(self, event: Event, plan: Plan, now: float) -> None:
         """Outside of the lock: the first epsilon of a new history takes tens of milliseconds, then it is looked up."""
