@@ -21,6 +21,7 @@ from simulations._terminal import print_json as _print_json
 from simulations._terminal import progress_console as _console
 from simulations._terminal import show as _show
 from simulations.commands_budget import budget_app
+from simulations.commands_events import events_app
 from simulations.commands_ledger import ledger_app
 
 EXIT_ERROR = 2
@@ -53,6 +54,7 @@ data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_mar
 app.add_typer(data_app, name="data")
 app.add_typer(budget_app, name="budget")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(events_app, name="events")
 app.command("audit", epilog=commands_audit.EXAMPLE)(commands_audit.audit)
 
 Run = Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.")]

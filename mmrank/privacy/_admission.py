@@ -93,8 +93,8 @@ def entry_of(charge: str, event: Event, plan: str, *, period: int, policy: Polic
 
 
 def told(row: Row, history: Iterable[Planned], entry: Entry, event: Event, *, after: float, policy: Policy) -> float:
-    """The epsilon that is told of `event`, charged by `entry`: with renewal the worst over the periods that one datum lives through, where
-    `after` is this period's alone.
+    """The epsilon that is told of `event`, charged by `entry`: with renewal the worst over the periods that one datum
+    lives through, where `after` is this period's alone.
     """
     if policy.renew_every_days is None:
         return after

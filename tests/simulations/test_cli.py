@@ -22,6 +22,7 @@ COMMANDS = (
     ("rank",),
     ("features",),
     ("ledger",),
+    ("events",),
     ("data", "list"),
     ("data", "describe"),
     ("budget", "plan"),
