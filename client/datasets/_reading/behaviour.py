@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -92,10 +93,10 @@ def read_events(
     """The events of a table. A row whose item the catalogue lacks, without a person, with a time that is none or in the
     future, or of an unknown type, is left out and said. Raises DatasetError as `blocks`.
     """
-    reader = Rows(items, names, findings, columns.time_unit, now_days)
+    reader = Rows(items, findings, time_unit=columns.time_unit, now_days=now_days)
     kinds = {name.lower(): KINDS[kind] for name, kind in columns.types.items()}
     kinds = {**KINDS, **kinds}
-    parts: list[Events] = []
+    parts = Parts(names)
     for block in blocks(
         root, columns.file, columns.columns(), layout=columns.layout, findings=findings, progress=progress
     ):
@@ -105,25 +106,55 @@ def read_events(
         at = reader.times(block, columns.time, kept)
         kind = reader.kinds(block, columns.type, kinds, kept)
         weight = reader.numbers(block, columns.weight, kept)
-        parts.append(
-            Events(
-                user=user[kept],
-                item=item[kept].astype(np.int32),
-                time=at[kept],
-                kind=kind[kept],
-                relevance=_relevance(columns, kind, weight)[kept],
-                query=reader.queries(block, columns.query)[kept],
-                group=reader.groups(block, columns.group)[kept],
-            )
+        parts.add(
+            kept,
+            user=user,
+            item=item.astype(np.int32),
+            time=at,
+            kind=kind,
+            relevance=_relevance(columns, kind, weight),
+            query=reader.named(block, columns.query),
+            group=reader.named(block, columns.group),
         )
-    if not parts:
-        raise DatasetError(f"{columns.file}: no row after the header.")
-    return _joined(parts)
+    return Events(**parts.joined(columns.file))
 
 
-def _joined(parts: Sequence[Events]) -> Events:
-    names = ("user", "item", "time", "kind", "relevance", "query", "group")
-    return Events(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+class Parts:
+    """Columns of blocks, brought together at the end; `user`, `query` and `group` become numbers of the names."""
+
+    def __init__(self, names: Vocabulary, *, own: Names | None = None) -> None:
+        """own: of the column `own`, the names of lists."""
+        self._of = {"user": names.users, "query": names.queries, "group": names.groups}
+        if own is not None:
+            self._of["own"] = own
+        self._parts: dict[str, list[Any]] = {}
+
+    def add(self, kept: np.ndarray, **columns: Any) -> None:
+        """The rows `kept`, bool [n], of a block; a column of names that there is not is None."""
+        mask = None if kept.all() else pa.array(kept)
+        for name, column in columns.items():
+            if isinstance(column, pa.Array):
+                column = column if mask is None else column.filter(mask)
+            elif column is None:
+                column = int(kept.sum())
+            else:
+                column = column if mask is None else column[kept]
+            self._parts.setdefault(name, []).append(column)
+
+    def joined(self, file: str) -> dict[str, np.ndarray]:
+        """Every column, whole. Raises DatasetError where there was no block."""
+        if not self._parts:
+            raise DatasetError(f"{file}: no row after the header.")
+        made: dict[str, np.ndarray] = {}
+        for name in list(self._parts):
+            blocks = self._parts.pop(name)
+            if isinstance(blocks[0], int):  # one cell for all: nobody has such a name
+                made[name] = np.broadcast_to(np.int32(NONE), (sum(blocks),))
+            elif isinstance(blocks[0], pa.Array):
+                made[name] = self._of[name].codes(blocks)
+            else:
+                made[name] = np.concatenate(blocks)
+        return made
 
 
 def _relevance(columns: EventColumns, kind: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -138,25 +169,28 @@ class Rows:
     """Columns of blocks as numbers, and what is wrong with them; `kept`, bool [n], is narrowed in place."""
 
     def __init__(
-        self, items: Items, names: Vocabulary, findings: Findings, time_unit: str, now_days: float | None
+        self, items: Items, findings: Findings, *, time_unit: str = "auto", now_days: float | None = None
     ) -> None:
-        self._items, self._names, self._findings = items, names, findings
+        self._items, self._findings = items, findings
         self._unit = time_unit
         self._latest = (time.time() / DAY if now_days is None else now_days) + 1.0
 
     def items(self, block: Block, column: str, kept: np.ndarray) -> np.ndarray:
         """int64 [n] item indices."""
-        found = self._items.codes(values.text(block[column]))
+        found = self._items.codes(block[column])
         text = f"column {column}: an item that {self._items.file} lacks; the row is left out"
         self.leave(block, "item_join", text, found < 0, kept)
         return found
 
-    def people(self, block: Block, column: str | None, kept: np.ndarray) -> np.ndarray:
-        """int32 [n]; everybody is one person where no column says who."""
+    def people(self, block: Block, column: str | None, kept: np.ndarray) -> pa.DictionaryArray:
+        """Names; everybody is one person where no column says who."""
         if column is None:
-            return self._names.users.codes(pa.array(["everybody"] * len(block)))
-        found = self._names.users.codes(values.text(block[column]))
-        self.leave(block, "user", f"column {column}: no person; the row is left out", found < 0, kept)
+            return pa.DictionaryArray.from_arrays(np.zeros(len(block), np.int32), pa.array(["everybody"]))
+        found = values.encoded(block[column])
+        blank = pc.index(found.dictionary, "").as_py()
+        if blank >= 0:
+            nobody = found.indices.to_numpy(zero_copy_only=False) == blank
+            self.leave(block, "user", f"column {column}: no person; the row is left out", nobody, kept)
         return found
 
     def times(self, block: Block, column: str | None, kept: np.ndarray) -> np.ndarray:
@@ -199,24 +233,15 @@ class Rows:
         self.leave(block, "number", f"column {column}: no number; the row is left out", bad, kept)
         return found
 
-    def queries(self, block: Block, column: str | None) -> np.ndarray:
-        """int32 [n], NONE where nobody asked."""
-        return codes_of(self._names.queries, block, column)
-
-    def groups(self, block: Block, column: str | None) -> np.ndarray:
-        """int32 [n], NONE where there is none."""
-        return codes_of(self._names.groups, block, column)
+    def named(self, block: Block, column: str | None) -> pa.DictionaryArray | None:
+        """Words or names, '' where there are none; None without a column."""
+        return None if column is None else values.encoded(block[column])
 
     def leave(self, block: Block, code: str, text: str, bad: np.ndarray, kept: np.ndarray) -> None:
         """Leave the rows `bad` out, and say so."""
         bad = bad & kept
         if bad.any():
-            self._findings.add("warning", code, block.file, text, count=int(bad.sum()), lines=block.rows[bad])
+            self._findings.add(
+                "warning", code, block.file, text, count=int(bad.sum()), lines=block.rows[bad], lost=True
+            )
             kept &= ~bad
-
-
-def codes_of(names: Names, block: Block, column: str | None) -> np.ndarray:
-    """int32 [n]: numbers of what the column says; NONE where it is blank, or there is no column."""
-    if column is None:
-        return np.full(len(block), NONE, np.int32)
-    return names.codes(values.text(block[column]))

@@ -36,7 +36,7 @@ ENDINGS: Mapping[str, Format] = {
     ".pq": "parquet",
 }
 PACKINGS = (".gz", ".bz2", ".zst", ".lz4")
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 16 << 20
 """A row that is longer is taken for a quote that nobody closed."""
 BLOCK_ROWS = 65_536
 SEPARATORS = ",;\t|"
@@ -108,6 +108,7 @@ def blocks(
         for block in found:
             if progress is not None:
                 progress(len(block))
+            findings.rows[name] += len(block)
             yield block
 
 
@@ -149,7 +150,7 @@ class _Text:
         self.path, self.name, self.layout, self.findings = path, name, layout, findings
         self.quotes = (form != "tsv") if layout.quotes is None else layout.quotes
         with open_text(path, encoding=layout.encoding, findings=Findings(), name=name) as stream:
-            head = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8", newline="").read(BLOCK_BYTES // 64)
+            head = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8", newline="").read(1 << 17)
         self.separator = layout.separator or ("\t" if form == "tsv" else _separator(head))
         self.header = layout.header or self._first_row(head)
 
@@ -177,12 +178,14 @@ class _Text:
     def _reader(self, stream: io.RawIOBase, wanted: Sequence[str], ragged: list[int]) -> Any:
         def skip(row: pyarrow.csv.InvalidRow) -> str:
             ragged.append(row.number)
+            self.findings.rows[self.name] += 1
             self.findings.add(
                 "warning",
                 "ragged",
                 self.name,
                 f"a row of {row.actual_columns} fields under a header of {row.expected_columns}, left out",
                 lines=(row.number,),
+                lost=True,
             )
             return "skip"
 
@@ -280,14 +283,9 @@ def _json_lines(path: Path, name: str, wanted: Sequence[str], layout: Layout, fi
             else:
                 fault = "no object in braces"
             if not isinstance(row, dict):
-                findings.add(
-                    "warning",
-                    "json",
-                    name,
-                    f"{fault}, left out; each line is one object",
-                    lines=(number,),
-                    by_row=False,
-                )
+                text = f"{fault}, left out; each line is one object"
+                findings.rows[name] += 1
+                findings.add("warning", "json", name, text, lines=(number,), by_row=False, lost=True)
                 continue
             found = {column: _inside(row, way) for column, way in ways.items()}
             seen.update(column for column, value in found.items() if value is not None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -18,7 +20,7 @@ PLACES = 5
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """One kind of fault in one file. text: what it is and what became of it; lines: the first places, rows of a table
-    where by_row until the file was read to its end.
+    where by_row until the file was read to its end. lost: whether each is a row that is left out.
 
     level: `error` where the data can't be used so, `warning` where a part is left out or doubtful, `note` otherwise.
     """
@@ -30,6 +32,7 @@ class Finding:
     count: int = 1
     lines: tuple[int, ...] = ()
     by_row: bool = True
+    lost: bool = False
 
     def __str__(self) -> str:
         """
@@ -55,9 +58,10 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Collects findings; the same fault of the same file is counted, not repeated."""
+    """Collects findings; the same fault of the same file is counted, not repeated. rows: read so far, by file."""
 
     _found: dict[tuple[str, str], Finding] = field(default_factory=dict)
+    rows: Counter[str] = field(default_factory=Counter)
 
     def add(
         self,
@@ -69,6 +73,7 @@ class Findings:
         count: int = 1,
         lines: Iterable[int] = (),
         by_row: bool = True,
+        lost: bool = False,
     ) -> None:
         """Count `count` more of the fault; the first text stands. by_row: `lines` are rows of a table so far."""
         lines = tuple(int(line) for line in islice(lines, PLACES))
@@ -76,7 +81,7 @@ class Findings:
         known = self._found.get(key)
         if known is None:
             self._found[key] = Finding(
-                level=level, code=code, file=file, text=text, count=count, lines=lines, by_row=by_row
+                level=level, code=code, file=file, text=text, count=count, lines=lines, by_row=by_row, lost=lost
             )
             return
         self._found[key] = replace(known, count=known.count + count, lines=(known.lines + lines)[:PLACES])
@@ -103,8 +108,20 @@ class Findings:
         """How many of that fault there are, in all files."""
         return sum(found.count for found in self._found.values() if found.code == code)
 
-    def raise_errors(self) -> None:
-        """Raise DatasetError with the first error, where there is one."""
+    def check(self, bad_rows: float) -> None:
+        """Raise DatasetError with the first error, or where more than that share of a file's rows is left out."""
+        self._raise_errors()
+        for file, read in self.rows.items():
+            faults = [found for found in self._found.values() if found.file == file and found.lost]
+            lost = sum(found.count for found in faults)
+            if lost > math.ceil(bad_rows * read):
+                worst = max(faults, key=lambda found: found.count)
+                raise DatasetError(
+                    f"{file}: {lost} of {read} rows are left out, and at most {bad_rows:.0%} may be; the most for this: "
+                    f"{worst}. Mend the table, or raise dataset.bad_rows."
+                )
+
+    def _raise_errors(self) -> None:
         errors = self.of("error")
         if errors:
             more = f" ({len(errors) - 1} more errors; mmrank data check lists them.)" if len(errors) > 1 else ""

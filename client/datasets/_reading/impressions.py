@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from client.datasets._reading import values
-from client.datasets._reading.behaviour import Rows, Vocabulary
+from client.datasets._reading.behaviour import Parts, Rows, Vocabulary
 from client.datasets._reading.blocks import Block, Layout, Progress, blocks
 from client.datasets._reading.findings import Findings
 from client.datasets._reading.items import Items
@@ -67,36 +68,34 @@ def read_impressions(
     """The impressions of a table. An item that the catalogue lacks is left out of its list; a row without a person or
     with a time that is none is left out, and said.
     """
-    reader = Rows(items, names, findings, columns.time_unit, now_days)
+    reader = Rows(items, findings, time_unit=columns.time_unit, now_days=now_days)
     ids = Names()
-    parts: list[dict[str, np.ndarray]] = []
+    parts = Parts(names, own=ids)
     lists_seen = 0
     for block in blocks(
         root, columns.file, columns.columns(), layout=columns.layout, findings=findings, progress=progress
     ):
         flat, whole = _flat(block, columns, findings)
         kept = np.ones(len(flat), bool)
-        found = {
+        found: dict[str, Any] = {
             "item": reader.items(flat, columns.items, kept),
             "user": reader.people(flat, columns.user, kept),
             "time": reader.times(flat, columns.time, kept),
             "relevance": _clicked(reader, flat, columns, kept),
-            "query": reader.queries(flat, columns.query),
-            "group": reader.groups(flat, columns.group),
+            "query": reader.named(flat, columns.query),
+            "group": reader.named(flat, columns.group),
             "position": reader.numbers(flat, columns.position, kept),
             "propensity": _propensity(reader, flat, columns.propensity, kept),
             "score": reader.numbers(flat, columns.score, kept),
         }
         if columns.id is not None:
-            found["own"] = ids.codes(values.text(flat[columns.id])).astype(np.int64)
+            found["own"] = values.encoded(flat[columns.id])
         elif whole is not None:
             found["own"] = lists_seen + whole
             found["position"] = _places(whole)
             lists_seen += len(block)
-        parts.append({name: column[kept] for name, column in found.items()})
-    if not parts:
-        raise DatasetError(f"{columns.file}: no row after the header.")
-    return _lists({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, ids.names())
+        parts.add(kept, **found)
+    return _lists(parts.joined(columns.file), ids.names())
 
 
 def _lists(rows: dict[str, np.ndarray], ids: Sequence[str]) -> Lists:

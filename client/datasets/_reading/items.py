@@ -5,10 +5,12 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from client.datasets._reading import values
 from client.datasets._reading.blocks import Block, Layout, Progress, blocks
@@ -63,12 +65,15 @@ class Items:
     fields: Mapping[str, Sequence[str]]
     file: str
 
-    def codes(self, column: pa.StringArray) -> np.ndarray:
+    @cached_property
+    def _ids(self) -> pa.StringArray:
+        return pa.array(self.catalog.item_ids, pa.string())
+
+    def codes(self, column: pa.Array) -> np.ndarray:
         """int64 [n]: the items of those ids; -1 for what the catalogue lacks."""
-        encoded = column.dictionary_encode()
-        of = self.catalog.index_of
-        table = np.array([of.get(name, -1) for name in encoded.dictionary.to_pylist()] + [-1], np.int64)
-        return table[encoded.indices.to_numpy(zero_copy_only=False)]
+        encoded = values.encoded(column)
+        found = pc.fill_null(pc.index_in(encoded.dictionary, value_set=self._ids), -1)
+        return found.to_numpy(zero_copy_only=False).astype(np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
 def read_items(
@@ -153,7 +158,9 @@ class _Taken:
         for place, item_id in enumerate(values.strings(block[self.columns.id])):
             fault = _id_fault(item_id)
             if fault is not None:
-                findings.add("warning", "id", block.file, f"{fault}; the row is left out", lines=(block.rows[place],))
+                findings.add(
+                    "warning", "id", block.file, f"{fault}; the row is left out", lines=(block.rows[place],), lost=True
+                )
             elif item_id in self.item_ids:
                 findings.add(
                     "warning",
@@ -161,6 +168,7 @@ class _Taken:
                     block.file,
                     "an item whose id an earlier row has; the row is left out",
                     lines=(block.rows[place],),
+                    lost=True,
                 )
             else:
                 self.item_ids[item_id] = None

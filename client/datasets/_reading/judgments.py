@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from client.datasets._reading import values
-from client.datasets._reading.behaviour import Rows, Vocabulary, codes_of
+from client.datasets._reading.behaviour import Parts, Rows, Vocabulary
 from client.datasets._reading.blocks import Block, Layout, Progress, blocks
 from client.datasets._reading.findings import Findings
 from client.datasets._reading.items import Items
 from client.datasets._reading.values import Names
 from client.datasets._source import NONE, Lists, lists_of
-from mmrank.errors import ConfigError, DatasetError
+from mmrank.errors import ConfigError
 
 PARTS: Mapping[str, int] = {
     **dict.fromkeys(("train", "training"), 0),
@@ -73,9 +74,9 @@ def read_judgments(
     """A list for each query that was judged. A row whose item or query is unknown, or whose grade is none, is left out
     and said; of an item that is judged twice the better grade stands.
     """
-    ids, reader = Names(), Rows(items, names, findings, "auto", None)
+    ids, reader = Names(), Rows(items, findings)
     texts = _texts(root, columns, findings) if columns.texts else None
-    parts: list[dict[str, np.ndarray]] = []
+    parts = Parts(names, own=ids)
     for block in blocks(
         root, columns.file, columns.columns(), layout=columns.layout, findings=findings, progress=progress
     ):
@@ -84,21 +85,24 @@ def read_judgments(
         grade, bad = _grades(block[columns.grade], columns.gains)
         text = f"column {columns.grade}: no grade of at least 0; the row is left out"
         reader.leave(block, "grade", text, bad, kept)
-        own = ids.codes(values.text(block[columns.query_id or columns.query]))
-        query = names.queries.codes(_words(block, columns, texts))
+        own, query = values.text(block[columns.query_id or columns.query]), _words(block, columns, texts)
+        blank = pc.or_(pc.equal(own, ""), pc.equal(query, "")).to_numpy(zero_copy_only=False)
         text = f"column {columns.query}: a query without words; the row is left out"
-        reader.leave(block, "query_join", text, (query < 0) | (own < 0), kept)
+        reader.leave(block, "query_join", text, blank, kept)
         part = np.full(len(block), NONE, np.int8) if columns.split is None else _parts(block[columns.split])
-        group = codes_of(names.groups, block, columns.group)
-        found = {"item": item, "grade": grade, "own": own, "query": query, "part": part, "group": group}
-        parts.append({name: column[kept] for name, column in found.items()})
-    if not parts:
-        raise DatasetError(f"{columns.file}: no row after the header.")
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return _lists(joined, ids.names())
+        parts.add(
+            kept,
+            item=item,
+            grade=grade,
+            own=own.dictionary_encode(),
+            query=query.dictionary_encode(),
+            part=part,
+            group=reader.named(block, columns.group),
+        )
+    return _lists(parts.joined(columns.file), ids.names())
 
 
-def _lists(rows: Mapping[str, np.ndarray], ids: tuple[str, ...]) -> Lists:
+def _lists(rows: Mapping[str, np.ndarray], ids: Sequence[str]) -> Lists:
     """Rows by query id, in the order in which the queries first come."""
     order = np.argsort(rows["own"], kind="stable")
     own = rows["own"][order]

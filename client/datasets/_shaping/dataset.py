@@ -206,5 +206,5 @@ class ShapedDataset:
 
 def shaped(source: Source, shape: Shape, *, root: Path) -> ShapedDataset:
     """The data set of a source. Raises DatasetError for what can't be used, ConfigError for settings that don't fit."""
-    source.findings.raise_errors()
+    source.findings.check(shape.bad_rows)
     return ShapedDataset(source, shape, root=root)

@@ -51,7 +51,8 @@ class Moments:
             acts = _sliced(self.acts, rows)
             cuts = np.flatnonzero(np.r_[moment_starts(acts, width), True])
             begins = cuts[:-1]
-            wanted = (
+            wanted = np.maximum.reduceat(acts.relevance, begins) > 0
+            wanted &= (
                 self.parts.of_times(acts.time[begins]) == part if self._timed else self._by_query(acts, begins, part)
             )
             for index in np.flatnonzero(wanted).tolist():
@@ -127,11 +128,13 @@ class Moments:
                 words = [template(one) for one in chosen.tolist()]
             for text in dict.fromkeys(words):
                 same = np.array([word == text for word in words], bool)
-                yield text, chosen[same], best[same], np.setdiff1d(seen, chosen)
+                yield text, chosen[same], best[same], seen
 
 
 def _best(items: np.ndarray, relevance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(int64 [n] different items, in the order in which they came; float32 [n], the most that each was worth)."""
+    if len(items) == 1:
+        return items.astype(np.int64), relevance
     found, first, place = np.unique(items, return_index=True, return_inverse=True)
     best = np.zeros(len(found), np.float32)
     np.maximum.at(best, place.reshape(-1), relevance)
