@@ -2,8 +2,9 @@
 
 A node's own configuration says whose data it holds: `client-id` (a deployment, where nothing of a simulation is
 allowed) or `partition-id` (a simulation, row of the data set's registry). With a client-id it also holds `config` and
-`state-dir`, what this client agreed to, and nothing is taken from the run, which the server writes. A partition-id
-serves synthetic data alone, since a real node may bear one as well; `mmrank simulate` runs real data in simulation.
+`state-dir`, what this client agreed to, and perhaps `data-path`, the folder of its own data; nothing is taken from the
+run, which the server writes. A partition-id serves synthetic data alone, since a real node may bear one as well;
+`mmrank simulate` runs real data in simulation.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ def make_app(
                 deployment=deployment,
                 identity=_node_file(context, "identity"),
                 roster=_node_file(context, "roster"),
+                data_path=_node_file(context, "data-path"),
             )
             if not (deployment or simulation or opened.dataset.synthetic):
                 raise PrivacyError(

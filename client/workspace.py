@@ -19,11 +19,12 @@ import yaml
 
 from client.datasets import Dataset, Split
 from client.outbox import Outbox
+from client.promises import check_deployment, check_unit
 from client.retention import check_calendar, kept
 from client.secure_keys import SecureKeys, node_keys, simulated_keys
 from client.secure_store import SecureStore
 from mmrank import components
-from mmrank.errors import ConfigError, PrivacyError
+from mmrank.errors import ConfigError
 from mmrank.features import FeatureTable, build_features
 from mmrank.privacy import metrics_release
 from mmrank.privacy.accountant import epsilon
@@ -46,8 +47,6 @@ LEFT_OUT = "left-out.txt"
 BATCHES_KEPT_BYTES = 256 * 2**20
 """Padded slates of recent clients stay in memory up to here."""
 _SHARED_WORKSPACES = 2
-FIRST_CLIENTS = 1000
-"""Of a registry, how many are looked at for their kind: merchants come first, and a registry may be lazy."""
 
 
 @dataclass(kw_only=True)
@@ -254,57 +253,6 @@ def batch_bytes(batch: SlateBatch) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def check_unit(settings: Settings, dataset: Dataset) -> None:
-    """Raise PrivacyError where one person's data stand in another's slates, and the unit is the person."""
-    privacy = settings.privacy
-    if privacy.mechanism == "no_privacy" or privacy.unit == "slate":
-        return
-    if dataset.simulation_only is not None:
-        raise PrivacyError(
-            f"privacy.unit={privacy.unit} can't be promised over data set {dataset.name}: {dataset.simulation_only} "
-            "Draw candidates from the catalogue (dataset.candidates_from: catalogue, where the data set has it), or "
-            "set privacy.unit: slate."
-        )
-    if privacy.unit == "client":
-        merchants = [client for client in dataset.client_ids[:FIRST_CLIENTS] if dataset.kind(client) == "merchant"]
-        if merchants:
-            raise PrivacyError(
-                f"privacy.unit=client means one person, and client {merchants[0]} of data set {dataset.name} is a "
-                "merchant with many; set dataset.clients: devices, or dp_sgd with privacy.unit: user."
-            )
-
-
-def check_deployment(settings: Settings, dataset: Dataset) -> None:
-    """Raise PrivacyError for what only a simulation may do."""
-    for reason in (dataset.simulation_only, getattr(dataset, "stand_in", None)):
-        if reason is not None:
-            raise PrivacyError(
-                f"Data set {dataset.name} is for simulations only: {reason} Choose another for a deployment."
-            )
-    privacy = settings.privacy
-    if not Path(privacy.ledger).expanduser().is_absolute():
-        raise PrivacyError(
-            f"privacy.ledger={privacy.ledger} may be forgotten, with what earlier runs spent; "
-            "set privacy.ledger to the absolute path of a file that is kept."
-        )
-    if privacy.mechanism == "no_privacy":
-        return
-    if privacy.noise == "seeded":
-        raise PrivacyError(
-            "privacy.noise=seeded can be subtracted by who knows the seed: epsilon is inf; set privacy.noise: secure."
-        )
-    if privacy.noise_cohort_size is not None:
-        raise PrivacyError(
-            f"privacy.noise_cohort_size={privacy.noise_cohort_size} draws less noise than is accounted, for a "
-            "simulation that stands for a larger cohort; leave it out."
-        )
-    if privacy.epsilon is None and privacy.budget_epsilon is None:
-        raise PrivacyError(
-            "Expected privacy.budget_epsilon beside privacy.noise_multiplier: without a budget nothing ends what a "
-            "server may ask for; set privacy.budget_epsilon."
-        )
-
-
 def make_workspace(
     settings: Settings,
     *,
@@ -367,9 +315,11 @@ def open_workspace(
     deployment: bool = False,
     identity: Path | None = None,
     roster: Path | None = None,
+    data_path: Path | None = None,
 ) -> Workspace:
     """The workspace of a YAML configuration, kept for the process: a second call costs one read of the file.
 
+    data_path: the folder of the node's own data, in place of dataset.root.
     Raises ConfigError where the file can't be read, and what make_workspace raises.
     """
     try:
@@ -379,13 +329,22 @@ def open_workspace(
         raise ConfigError(
             f"Expected {config_path} to be a YAML file ({error}); pass the path of a configuration."
         ) from error
-    key = (hashlib.sha256(raw).hexdigest(), str(Path(state_dir).expanduser().absolute()), deployment, identity, roster)
+    places = (deployment, identity, roster, data_path)
+    key = (hashlib.sha256(raw).hexdigest(), str(Path(state_dir).expanduser().absolute()), *places)
     with _shared_lock:
         if key not in _shared:
             _shared[key] = make_workspace(
-                parse(values or {}), state_dir=state_dir, deployment=deployment, identity=identity, roster=roster
+                _with_root(parse(values or {}), data_path),
+                state_dir=state_dir,
+                deployment=deployment,
+                identity=identity,
+                roster=roster,
             )
             while len(_shared) > _SHARED_WORKSPACES:
                 _shared.popitem(last=False)
         _shared.move_to_end(key)
         return _shared[key]
+
+
+def _with_root(settings: Settings, data_path: Path | None) -> Settings:
+    return settings if data_path is None else replace(settings, dataset={**settings.dataset, "root": str(data_path)})

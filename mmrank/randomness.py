@@ -7,9 +7,12 @@ rests on (noise, Poisson inclusion) is drawn from mmrank.privacy.noise instead.
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def stream_key(seed: int, purpose: str, *names: str | int) -> int:
@@ -31,4 +34,6 @@ def numpy_generator(seed: int, purpose: str, *names: str | int) -> np.random.Gen
 
 def torch_generator(seed: int, purpose: str, *names: str | int) -> torch.Generator:
     """A CPU torch generator for that stream (32 effective bits: never for privacy)."""
+    import torch
+
     return torch.Generator().manual_seed(stream_key(seed, purpose, *names) % 2**63)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # half a gigabyte, which who only reads tables does without
+    import torch
 
 EVENT_TYPES = ("view", "click", "cart", "purchase")
 """Event types of a history; the index is the code stored in `Slate.event_type`."""
@@ -110,6 +113,8 @@ class SlateBatch:
 
     def select(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> SlateBatch:
         """The slates at `rows` [b], in that order; b may be 0."""
+        import torch
+
         index = torch.as_tensor(rows, dtype=torch.int64)
         tensors = {name: getattr(self, name)[index] for name in self.__dataclass_fields__ if name != "query"}
         return SlateBatch(query=tuple(self.query[i] for i in index.tolist()), **tensors)
@@ -121,6 +126,8 @@ def collate(slates: Sequence[Slate], *, history_length: int, slate_length: int |
     slate_length: width L of the result; the longest slate by default. A public constant
     makes the width tell nothing. Slates longer than L keep their first L candidates.
     """
+    import torch
+
     longest = max((len(slate.candidates) for slate in slates), default=0)
     width = slate_length if slate_length is not None else longest
     size = len(slates)

@@ -30,6 +30,20 @@ def difference(row: np.ndarray, base: np.ndarray, *, samples: int, seed: int) ->
     return ci95(row - base, samples=samples, seed=seed)
 
 
+def ratio(value: np.ndarray, weight: np.ndarray, *, samples: int, seed: int) -> dict[str, Any]:
+    """The mean of `value` over that of `weight`, float [C] each, resampled together by client; as `ci95`."""
+    both = np.stack([value, weight])
+    both = both[:, ~np.isnan(both).any(axis=0)]
+    if not both.shape[1] or not both[1].any():
+        return {"mean": None, "ci95": [None, None]}
+    means = _resampled_means(both, samples=samples, seed=seed)
+    found = means[0] / np.where(means[1] > 0, means[1], np.nan)
+    return {
+        "mean": float(both[0].mean() / both[1].mean()),
+        "ci95": [float(bound) for bound in np.nanpercentile(found, LEVEL)],
+    }
+
+
 def gain_ratio(
     row: np.ndarray, content: np.ndarray, centralised: np.ndarray, *, samples: int, seed: int
 ) -> dict[str, Any] | str:

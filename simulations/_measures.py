@@ -13,7 +13,7 @@ from client.datasets import Split
 from simulations._federation import reported_row
 from simulations._folder import write_json
 from simulations._stage import Stage
-from simulations.evaluation import HEADLINE, RowResult, Scorer, pooled
+from simulations.evaluation import HEADLINE, Evaluator, RowResult, Scorer, pooled
 from simulations.rows import RowSkippedError
 
 ORDER = (
@@ -32,6 +32,9 @@ ORDER = (
 )
 """Every row, in the order of reports."""
 
+FIRST_LEARNED = ORDER.index("collaborative")
+"""What a data set brings stands before what is learned from it."""
+
 TRAINED = ("unpersonalised", "local_only", "centralised", "federated", "federated_dp", "personalised")
 """Rows that depend on the seed of a repetition."""
 
@@ -48,11 +51,12 @@ class Measured:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def wanted_rows(rows: Sequence[str], private: bool, personal: bool = False) -> list[str]:
+def wanted_rows(rows: Sequence[str], private: bool, personal: bool = False, brought: Sequence[str] = ()) -> list[str]:
     """The rows to compute: those of evaluation.rows, or all; `federated_dp` only where there is a mechanism,
-    `personalised` only where a part of the model is personal.
+    `personalised` only where a part of the model is personal. brought: rows whose scores the data set brings.
     """
-    names = [row for row in ORDER if row in rows] + [row for row in rows if row not in ORDER] if rows else list(ORDER)
+    every = [*ORDER[:FIRST_LEARNED], *brought, *ORDER[FIRST_LEARNED:]]
+    names = [row for row in every if row in rows] + [row for row in rows if row not in every] if rows else every
     absent = {"federated_dp": not private, "personalised": not personal}
     return [row for row in names if not absent.get(row, False)]
 
@@ -102,9 +106,17 @@ def metrics_of(stage: Stage, measured: Measured) -> dict[str, Any]:
         "metrics": metrics,
         "gain_ratio": {name: gains[name] for name in metrics if name in gains},
         "splits": _splits(stage, {name: test[name] for name in metrics}, skipped),
+        **_off_policy(evaluator, {name: test[name] for name in metrics}),
         "validation": {name: result.mean() for name, result in measured.validation.items() if name in metrics},
         "skipped": skipped,
     }
+
+
+def _off_policy(evaluator: Evaluator, results: Mapping[str, RowResult]) -> dict[str, Any]:
+    """result.json's `off_policy`, by row; no key where no slate has propensities."""
+    found = {name: evaluator.off_policy(result) for name, result in results.items()}
+    known = {name: value for name, value in found.items() if value is not None}
+    return {"off_policy": known} if known else {}
 
 
 def keep_clients(stage: Stage, measured: Measured) -> None:

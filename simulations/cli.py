@@ -21,6 +21,7 @@ from simulations._terminal import print_json as _print_json
 from simulations._terminal import progress_console as _console
 from simulations._terminal import show as _show
 from simulations.commands_budget import budget_app
+from simulations.commands_data import data_app
 from simulations.commands_events import events_app
 from simulations.commands_ledger import ledger_app
 
@@ -50,7 +51,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(budget_app, name="budget")
 app.add_typer(ledger_app, name="ledger")
@@ -68,7 +68,7 @@ def prepare() -> None:
     logging.basicConfig(level=logging.WARNING, format="mmrank: %(message)s", stream=sys.stderr)
     for handler in logging.root.handlers:
         handler.setLevel(logging.WARNING)  # a library may lower its own logger's level
-    for name in ("flwr", "bm25s", "ray", "implicit", "absl"):
+    for name in ("flwr", "bm25s", "ray", "implicit", "absl", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
@@ -241,32 +241,6 @@ def identity(
     from client.secure_keys import new_identity
 
     _show({"identity": str(path), "public": new_identity(path)}, json)
-
-
-@data_app.command("list", epilog="Example: mmrank data list")
-def data_list(json: Json = False) -> None:
-    """The data sets that there are, with the settings of each."""
-    from simulations._look import datasets
-
-    found = datasets()
-    if json:
-        _print_json(found)
-        return
-    for name, about in found.items():
-        typer.echo(f"{name}: {about['summary']}")
-        typer.echo(f"    {', '.join(f'{key}={value}' for key, value in about['settings'].items())}")
-
-
-@data_app.command("describe", epilog="Example: mmrank data describe marketplace --set dataset.items=1000")
-def data_describe(
-    name: Annotated[str, typer.Argument(help="A data set, or a YAML file that names one.")],
-    overrides: Overrides = None,
-    json: Json = False,
-) -> None:
-    """What a data set holds: items, clients, and, as only a simulation can count, slates."""
-    from simulations._look import describe
-
-    _show(describe(name, overrides or ()), json)
 
 
 app.command(epilog=commands_tune.EXAMPLE)(commands_tune.tune)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ FAMILIES: dict[str, tuple[str, str]] = {
 
 ENGINES = "simulations.engines"
 ROWS = "simulations.rows"
+PRODUCTION = "production"
+"""The row of the ranker that the shop had, where its tables have a column of scores."""
 FEDERATED_ROWS = ("federated", "federated_dp", "unpersonalised")
 """Rows that the run itself trains; the others are modules of ROWS."""
 
@@ -63,9 +65,10 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> Settings:
+def load(path: str | Path, overrides: Iterable[str] = (), *, only: Collection[str] = ()) -> Settings:
     """The settings in the file `path`, with `overrides` ("privacy.epsilon=2") laid over them in order.
 
+    only: the components that are checked, all where empty: what is not built need not be loaded.
     A relative place in the file is taken from the file's folder, one in an override from the working folder.
     Raises ConfigError with the file's name for anything that is unknown, misspelt, or out of bounds.
     """
@@ -75,7 +78,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Settings:
         _make_absolute(raw, path.parent)
         raw = with_overrides(raw, overrides)
         settings = parse(raw)
-        check_components(settings)
+        check_components(settings, only)
     except MmrankError as error:
         raise type(error)(f"{path}: {error}") from error
     return settings
@@ -126,15 +129,18 @@ def with_overrides(raw: Mapping[str, Any], overrides: Iterable[str]) -> dict[str
     return result
 
 
-def check_components(settings: Settings) -> None:
-    """Every component exists, takes the keywords that it is given, and is given those that it needs.
+def check_components(settings: Settings, only: Collection[str] = ()) -> None:
+    """Every component (`only` these, if any) exists, takes the keywords that it is given, and has those that it needs.
 
     Raises UnknownComponentError or ConfigError; builds nothing.
     """
     plain = settings.to_dict()
-    components.load(ENGINES, settings.engine)
-    check_rows(settings.evaluation.rows)
+    if not only:
+        components.load(ENGINES, settings.engine)
+        check_rows(settings.evaluation.rows, (PRODUCTION, *(settings.dataset.get("rows") or {})))
     for dotted, (family, entry) in FAMILIES.items():
+        if only and dotted not in only:
+            continue
         spec = plain
         for key in dotted.split("."):
             spec = spec[key]
@@ -153,10 +159,10 @@ def check_components(settings: Settings) -> None:
                 )
 
 
-def check_rows(rows: Iterable[str]) -> None:
-    """Raise ConfigError for a row that nothing computes."""
+def check_rows(rows: Iterable[str], brought: Iterable[str] = ()) -> None:
+    """Raise ConfigError for a row that nothing computes. brought: what the data set may bring scores for."""
     rows = list(rows)
-    known = sorted({*components.available(ROWS), *FEDERATED_ROWS}) if rows else []
+    known = sorted({*components.available(ROWS), *FEDERATED_ROWS, *brought}) if rows else []
     for row in rows:
         if row not in known:
             near = nearest(row, known)

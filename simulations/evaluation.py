@@ -20,7 +20,8 @@ from mmrank.metrics import METRICS, slate_metrics
 from mmrank.randomness import numpy_generator
 from mmrank.settings import EvaluationSettings
 from mmrank.slates import Slate, SlateBatch, collate
-from simulations._intervals import ci95, difference, gain_ratio
+from simulations._intervals import ci95, difference, gain_ratio, ratio
+from simulations.off_policy import VALUE, WEIGHT, weighted, weighted_clicks
 
 CHUNK = 128
 """Slates scored at a time: bounds memory whatever the number of clients."""
@@ -95,11 +96,13 @@ class Evaluator:
         part = self._part(split)
         count = len(part.clients) if clients is None else min(clients, len(part.clients))
         owner = part.owner[: np.searchsorted(part.owner, count)]
-        found: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
+        found: dict[str, list[np.ndarray]] = {name: [] for name in (*METRICS, VALUE, WEIGHT)}
         for start, chunk in zip(range(0, len(owner), CHUNK), part.chunks, strict=False):
             chunk = chunk.first(len(owner) - start)
             batch = chunk.batch
-            values = slate_metrics(scorer(chunk), batch.relevance.numpy(), batch.candidate_mask.numpy())
+            scores = scorer(chunk)
+            values = slate_metrics(scores, batch.relevance.numpy(), batch.candidate_mask.numpy())
+            values |= weighted_clicks(scores, chunk.slates)
             for name, value in values.items():
                 found[name].append(value)
         joined = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in found.items()}
@@ -138,6 +141,14 @@ class Evaluator:
             for name in METRICS
         }
         return measures | {"slates": int(counted.sum()), "clients": len(np.unique(result.owner[counted]))}
+
+    def off_policy(self, result: RowResult) -> dict[str, Any] | None:
+        """IPS and SNIPS (see simulations.off_policy) as {"mean", "ci95"}; None where no slate has propensities."""
+        if not weighted(result.values):
+            return None
+        value, weight = (result.client_means(name) for name in (VALUE, WEIGHT))
+        options = {"samples": self.settings.bootstrap, "seed": self.seed}
+        return {"ips": ci95(value, **options), "snips": ratio(value, weight, **options)}
 
     def gain_ratio(self, row: RowResult, content: RowResult, centralised: RowResult) -> dict[str, Any] | str:
         """See simulations._intervals.gain_ratio, on nDCG@10."""

@@ -25,10 +25,12 @@ from simulations._federation import Parameters, federate, reported_row, rounds_d
 from simulations._folder import RunFolder, read_table, write_json
 from simulations._measures import keep_clients, measure_all, metrics_of, wanted_rows
 from simulations._stage import Shared, Stage, set_up
+from simulations.config import PRODUCTION
 from simulations.evaluation import HEADLINE, Scorer
 from simulations.progress import Display
 from simulations.report import read_result, thumbnail, write_report
 from simulations.rows import RowSkippedError, _personalised, build_row, centralised
+from simulations.rows._brought import brought_scorer
 from simulations.rows._ranker import ranker_scorer
 from simulations.tracking import Tracker, check_tracking, open_tracker
 
@@ -101,7 +103,10 @@ class _Run:
         self.settings, self.folder = stage.settings, stage.folder
         self.reported = reported_row(self.settings)
         self.names = wanted_rows(
-            self.settings.evaluation.rows, self.reported == "federated_dp", bool(self.settings.model.personal)
+            self.settings.evaluation.rows,
+            self.reported == "federated_dp",
+            bool(self.settings.model.personal),
+            getattr(stage.dataset, "brought_rows", ()),
         )
 
     def finish(self) -> None:
@@ -126,6 +131,10 @@ class _Run:
             if not self.settings.model.use_behaviour:
                 raise RowSkippedError("the model reads no history (model.use_behaviour: false)")
             return self._ranked(federate(self.stage, self.reported, seed, self.tracker), seed, empty_history=True)
+        if name in getattr(self.stage.dataset, "brought_rows", ()):
+            return brought_scorer(name)
+        if name == PRODUCTION or name in (self.settings.dataset.get("rows") or {}):
+            raise RowSkippedError("the data set brings no scores of that name")
         context = self.stage.context.for_seed(seed)
         context.on_progress = self.stage.on_progress
         if name == "personalised":

@@ -117,6 +117,12 @@ def events_of(**columns: np.ndarray) -> Events:
     return Events(**(filled | columns))
 
 
+def both(first: Events, second: Events) -> Events:
+    """The events of two tables."""
+    columns = {item.name: (getattr(first, item.name), getattr(second, item.name)) for item in fields(Events)}
+    return Events(**{name: np.concatenate(pair) for name, pair in columns.items()})
+
+
 def lists_of(*, judged: bool, query_id: Sequence[str] = (), **columns: np.ndarray) -> Lists:
     """Lists with what is not given filled in. Needs start, item, relevance."""
     count, rows = len(columns["start"]) - 1, len(columns["item"])
@@ -131,6 +137,12 @@ def lists_of(*, judged: bool, query_id: Sequence[str] = (), **columns: np.ndarra
         "score": np.full(rows, np.nan, np.float32),
     }
     return Lists(**(filled | columns), query_id=query_id, judged=judged)
+
+
+def nothing_listed(*, judged: bool) -> Lists:
+    """No list: of a table that has no row yet."""
+    nothing = np.zeros(0, np.int32)
+    return lists_of(judged=judged, start=np.zeros(1, np.int64), item=nothing, relevance=nothing.astype(np.float32))
 
 
 def arrays_of(columns: Events | Lists) -> dict[str, np.ndarray]:

@@ -26,9 +26,10 @@ from client.datasets._reading.findings import Findings
 from client.datasets._reading.impressions import ImpressionColumns, read_impressions
 from client.datasets._reading.items import ItemColumns, read_items
 from client.datasets._reading.judgments import JudgmentColumns, read_judgments
+from client.datasets._reading.stored import read_store
 from client.datasets._shaping.loader import loader
 from client.datasets._shaping.settings import Shape
-from client.datasets._source import Events, Lists, Source
+from client.datasets._source import Events, Lists, Source, both
 from mmrank.errors import ConfigError
 from mmrank.settings import parse_table
 
@@ -69,19 +70,21 @@ def read(
     events: Mapping[str, Any] | None = None,
     judgments: Mapping[str, Any] | None = None,
     impressions: Mapping[str, Any] | None = None,
+    store: str | None = None,
     shape: Shape,
     findings: Findings,
     now_days: float | None = None,
     progress: Progress | None = None,
 ) -> Source:
     """The tables as a source; every row is read once. See ItemColumns, EventColumns, JudgmentColumns and
-    ImpressionColumns for the maps. now_days: what is later is no time.
+    ImpressionColumns for the maps. store: a file of `mmrank events` under the root, whose events are added. now_days:
+    what is later is no time.
 
     Raises ConfigError for a setting, DatasetError (file, line, what to do) for tables that can't be used.
     """
     columns = columns_of(items=items, events=events, judgments=judgments, impressions=impressions)
     return read_columns(
-        root, columns, shape=shape, name="tables", findings=findings, now_days=now_days, progress=progress
+        root, columns, shape=shape, name="tables", store=store, findings=findings, now_days=now_days, progress=progress
     )
 
 
@@ -91,6 +94,7 @@ def read_columns(
     *,
     shape: Shape,
     name: str,
+    store: str | None = None,
     findings: Findings,
     now_days: float | None = None,
     progress: Progress | None = None,
@@ -114,6 +118,10 @@ def read_columns(
         )
     if behaviour.judgments is not None:
         lists.append(read_judgments(root, behaviour.judgments, found, names, findings=findings, progress=progress))
+    if store is not None:
+        kept, shown = read_store(root, store, found, names, findings=findings)
+        events = kept if events is None else events if kept is None else both(events, kept)
+        lists += [] if shown is None else [shown]
     user = next((table.user for table in (columns.events, columns.impressions) if table and table.user), "user")
     return Source(
         name=name,

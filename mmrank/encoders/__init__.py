@@ -12,10 +12,12 @@ Items are never folded into the batch axis of a layer that Opacus hooks, or clip
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
-from torch import nn
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class TextEncoder(Protocol):

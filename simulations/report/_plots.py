@@ -171,6 +171,27 @@ def histogram(row: str, values: Sequence[float], *, label: str) -> str:
     return drawn("Distribution over clients", draw, height=2.8)
 
 
+def counts_plot(values: Sequence[float], *, label: str, of: str) -> str:
+    """How positive `values` are spread, on a logarithmic axis where the largest is far from the least."""
+
+    def draw(axes: Axes, narrow: bool) -> None:
+        low, high = float(min(values)), float(max(values))
+        wide = high > 50 * low
+        steps = [step / 30 for step in range(31)]
+        edges = (
+            [low * (high / low) ** step for step in steps] if wide else [low + (high - low) * step for step in steps]
+        )
+        axes.hist(values, bins=edges if high > low else 1, color=COLOURS["federated"], edgecolor="white", linewidth=0.6)
+        if wide:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xlabel(label)
+        axes.set_ylabel(of)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return drawn(f"Distribution: {label}", draw, height=2.4)
+
+
 def _inline(svg: str) -> str:
     """The <svg> element alone, scaled to its column, its width and height left to the view box."""
     svg = svg[svg.index("<svg") :]

@@ -24,6 +24,7 @@ MEANINGS = {
     "centralised": "all data in one place: what privacy and distance are measured against",
     "federated": "trained by rounds, without noise",
     "federated_dp": "trained by rounds, differentially private",
+    "production": "the ranker that the shop had, by the scores in its tables",
     "oracle": "the generator's own preferences: nothing can do better",
 }
 
@@ -244,6 +245,20 @@ def splits_section(result: Mapping[str, Any]) -> str:
     if not lines:
         return ""
     return _page.section("Where it helps", _page.table(("nDCG@10", *shown, "slates"), lines))
+
+
+def off_policy_section(result: Mapping[str, Any]) -> str:
+    """What each row would be worth if it were shown, where clicks have propensities."""
+    found = result.get("off_policy", {})
+    if not found:
+        return ""
+    lines = [[escape(row), _interval(values["ips"]), _interval(values["snips"])] for row, values in found.items()]
+    words = (
+        "Clicks on what another ranker showed, each weighed by one over its chance of being seen, at the place where "
+        "this row puts the item: the sum (IPS), and as a share of the weights (SNIPS), which varies less."
+    )
+    table = _page.table(("row", "IPS, DCG", "SNIPS, DCG"), lines)
+    return _page.section("If it had been shown", _page.paragraph(words), table)
 
 
 def left_out_section(result: Mapping[str, Any]) -> str:

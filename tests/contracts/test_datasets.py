@@ -14,7 +14,7 @@ from client.datasets import Dataset
 from mmrank import components
 from mmrank.errors import MmrankError
 from mmrank.slates import EVENT_TYPES
-from tests.client.datasets import shops
+from tests.client.datasets import fixtures_judged, fixtures_search, shops
 
 FAMILY = "client.datasets"
 SPLITS = ("train", "validation", "test")
@@ -29,9 +29,30 @@ VARIANTS: dict[str, tuple[dict, ...]] = {
         {"items": shops.ITEMS, "judgments": shops.JUDGMENTS},
         {"items": shops.ITEMS},
     ),
+    "esci": ({}, {"locale": "all", "version": "large", "gains": "graded", "clients": {"clients": 5}}),
+    "wands": ({}, {"clients": {"clients": 5}, "gains": "exact"}),
+    "jdsearch": (
+        {"clients": {"partition": "iid", "clients": 4}},
+        {"slates": "behaviour"},
+        {"slates": "behaviour", "split": {"validation_from": "2022-09-17", "test_from": "2022-10-17"}},
+    ),
+    "metarank": (
+        {"types": {"like": "cart"}},
+        {"types": {"like": "cart"}, "clients": {"partition": "iid", "clients": 4}},
+    ),
+    "svmlight": ({}, {"edges": "train"}, {"split": "query"}),
+    "trec": ({"rows": {"mybaseline": "baseline.run"}}, {"candidates": {"from": "bm25", "fill": True}}),
 }
 """Settings under which a data set is tried; one that is not listed is tried with its defaults."""
-WRITTEN = {"tables": shops.write_shop}
+WRITTEN = {
+    "tables": shops.write_shop,
+    "esci": fixtures_search.write_esci,
+    "wands": fixtures_search.write_wands,
+    "jdsearch": fixtures_search.write_jdsearch,
+    "metarank": fixtures_search.write_metarank,
+    "svmlight": fixtures_judged.write_letor,
+    "trec": fixtures_judged.write_trec,
+}
 """What writes the files of a data set into a folder, its root."""
 CASES = [
     pytest.param(

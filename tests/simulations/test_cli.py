@@ -25,6 +25,9 @@ COMMANDS = (
     ("events",),
     ("data", "list"),
     ("data", "describe"),
+    ("data", "check"),
+    ("data", "init"),
+    ("data", "export"),
     ("budget", "plan"),
     ("identity",),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +19,9 @@ from client.datasets._reading.blocks import Block, Layout, Progress, blocks
 from client.datasets._reading.findings import Findings
 from client.datasets._reading.items import Items
 from client.datasets._reading.values import Names
-from client.datasets._source import CART, CLICK, NONE, PURCHASE, VIEW, Events
+from client.datasets._source import CART, CLICK, NONE, PURCHASE, VIEW, Events, events_of
 from mmrank.errors import ConfigError, DatasetError
+from mmrank.slates import LARGEST
 
 KINDS: Mapping[str, int] = {
     **dict.fromkeys(("view", "pageview", "page_view", "impression", "detail", "browse", "浏览", "曝光"), VIEW),
@@ -33,7 +36,11 @@ KINDS: Mapping[str, int] = {
 RELEVANCE = np.array([0.0, 1.0, 1.0, 2.0], np.float32)
 """By kind: a view alone says nothing, a purchase twice as much as a click."""
 
+TOO_MUCH = f"a relevance of more than {LARGEST:,.0f}; the row is left out"
+
 DAY = 86_400.0
+WAITING_ROWS = 2_000_000
+FIRST_ROWS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +113,8 @@ def read_events(
         at = reader.times(block, columns.time, kept)
         kind = reader.kinds(block, columns.type, kinds, kept)
         weight = reader.numbers(block, columns.weight, kept)
+        if columns.graded:
+            reader.leave(block, "grade", f"column {columns.weight}: {TOO_MUCH}", weight > LARGEST, kept)
         parts.add(
             kept,
             user=user,
@@ -116,45 +125,88 @@ def read_events(
             query=reader.named(block, columns.query),
             group=reader.named(block, columns.group),
         )
+    if not parts:
+        findings.add("warning", "empty", columns.file, "no row after the header")
+        return events_of(user=np.zeros(0, np.int32), item=np.zeros(0, np.int32))
     return Events(**parts.joined(columns.file))
 
 
 class Parts:
-    """Columns of blocks, brought together at the end; `user`, `query` and `group` become numbers of the names."""
+    """Columns of blocks, brought together; `user`, `query` and `group` become numbers of the names."""
 
     def __init__(self, names: Vocabulary, *, own: Names | None = None) -> None:
         """own: of the column `own`, the names of lists."""
         self._of = {"user": names.users, "query": names.queries, "group": names.groups}
         if own is not None:
             self._of["own"] = own
-        self._parts: dict[str, list[Any]] = {}
+        self._rows = 0
+        self._columns: dict[str, _Column] = {}
+        self._waiting: dict[str, list[pa.DictionaryArray]] = {}
+        self._blank: set[str] = set()
 
     def add(self, kept: np.ndarray, **columns: Any) -> None:
         """The rows `kept`, bool [n], of a block; a column of names that there is not is None."""
-        mask = None if kept.all() else pa.array(kept)
+        whole = bool(kept.all())
+        self._rows += int(kept.sum())
         for name, column in columns.items():
-            if isinstance(column, pa.Array):
-                column = column if mask is None else column.filter(mask)
-            elif column is None:
-                column = int(kept.sum())
+            if column is None:
+                self._blank.add(name)
+            elif isinstance(column, pa.Array):
+                waiting = self._waiting.setdefault(name, [])
+                waiting.append(column if whole else column.filter(pa.array(kept)))
+                if sum(map(len, waiting)) > WAITING_ROWS:
+                    self._number(name)
             else:
-                column = column if mask is None else column[kept]
-            self._parts.setdefault(name, []).append(column)
+                self._columns.setdefault(name, _Column()).add(column if whole else column[kept])
+
+    def __bool__(self) -> bool:
+        """Whether there was a block."""
+        return bool(self._columns)
 
     def joined(self, file: str) -> dict[str, np.ndarray]:
         """Every column, whole. Raises DatasetError where there was no block."""
-        if not self._parts:
+        if not self:
             raise DatasetError(f"{file}: no row after the header.")
-        made: dict[str, np.ndarray] = {}
-        for name in list(self._parts):
-            blocks = self._parts.pop(name)
-            if isinstance(blocks[0], int):  # one cell for all: nobody has such a name
-                made[name] = np.broadcast_to(np.int32(NONE), (sum(blocks),))
-            elif isinstance(blocks[0], pa.Array):
-                made[name] = self._of[name].codes(blocks)
-            else:
-                made[name] = np.concatenate(blocks)
-        return made
+        for name in self._waiting:
+            self._number(name)
+        _give_back()
+        made = {name: column.joined() for name, column in self._columns.items()}
+        # one cell for all: nobody has such a name
+        return made | {name: np.broadcast_to(np.int32(NONE), (self._rows,)) for name in self._blank}
+
+    def _number(self, name: str) -> None:
+        """Numbers for the names that wait: they are brought together some millions at a time."""
+        self._columns.setdefault(name, _Column()).add(self._of[name].codes(self._waiting[name]))
+        self._waiting[name] = []
+
+
+def _give_back() -> None:
+    """Let the system have what the blocks took: glibc keeps a quarter of a GB of small holes after ten million rows."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+class _Column:
+    """An array that grows: blocks that are kept one by one would leave holes in the memory between them."""
+
+    def __init__(self) -> None:
+        self._values = np.zeros(0)
+        self._count = 0
+
+    def add(self, values: np.ndarray) -> None:
+        end = self._count + len(values)
+        if end > len(self._values):
+            grown = np.empty(max(end, 2 * len(self._values), FIRST_ROWS), values.dtype)
+            grown[: self._count] = self._values[: self._count]
+            self._values = grown
+        self._values[self._count : end] = values
+        self._count = end
+
+    def joined(self) -> np.ndarray:
+        self._values.resize(self._count, refcheck=False)
+        return self._values
 
 
 def _relevance(columns: EventColumns, kind: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -217,7 +269,7 @@ class Rows:
         table = np.array([known.get(word, -1) for word in words] + [-1], np.int8)
         found = table[encoded.indices.to_numpy(zero_copy_only=False)]
         if (found < 0).any():
-            unknown = sorted({word for word, kind in zip(words, table, strict=False) if kind < 0})[:5]
+            unknown = sorted({word[:40] for word, kind in zip(words, table, strict=False) if kind < 0})[:5]
             text = (
                 f"column {column}: types that mean nothing here ({', '.join(map(repr, unknown))}); the rows are left "
                 "out, name them with types: {value: view | click | cart | purchase}"

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from client.datasets._reading.files import column_of, open_text, shards
+from client.datasets._reading.files import PACKINGS, column_of, lines_of, open_text, shards
 from client.datasets._reading.findings import Findings
 from mmrank.errors import ConfigError, DatasetError
 
@@ -35,7 +35,6 @@ ENDINGS: Mapping[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-PACKINGS = (".gz", ".bz2", ".zst", ".lz4")
 BLOCK_BYTES = 16 << 20
 """A row that is longer is taken for a quote that nobody closed."""
 BLOCK_ROWS = 65_536
@@ -49,11 +48,11 @@ Progress = Callable[[int], None]
 class Layout:
     """How a text table is written. header: names of the columns of a file that has no header line.
 
-    format, separator: told from the file's name and its first line where None. quotes: whether a field may stand in
-    double quotes; in CSV it may, in TSV it may not, where None.
+    format, separator: one of FORMATS, and one letter; told from the file's name and its first line where None. quotes:
+    whether a field may stand in double quotes; in CSV it may, in TSV it may not, where None.
     """
 
-    format: Format | None = None
+    format: str | None = None
     separator: str | None = None
     encoding: str = "utf-8"
     quotes: bool | None = None
@@ -121,7 +120,7 @@ def names_of(root: Path, pattern: str, *, layout: Layout, findings: Findings) ->
         return tuple(_opened_parquet(path, name).schema_arrow.names)
     if form == "jsonl":
         with open_text(path, encoding=layout.encoding, findings=findings, name=name) as stream:
-            first = io.BufferedReader(stream).readline()
+            first = next(lines_of(stream, name), b"")
         try:
             row = orjson.loads(first)
         except orjson.JSONDecodeError as error:
@@ -146,7 +145,7 @@ def format_of(name: str) -> Format:
 class _Text:
     """A CSV or TSV file: pyarrow's parser over a stream of valid UTF-8."""
 
-    def __init__(self, path: Path, name: str, layout: Layout, form: Format, findings: Findings) -> None:
+    def __init__(self, path: Path, name: str, layout: Layout, form: str, findings: Findings) -> None:
         self.path, self.name, self.layout, self.findings = path, name, layout, findings
         self.quotes = (form != "tsv") if layout.quotes is None else layout.quotes
         with open_text(path, encoding=layout.encoding, findings=Findings(), name=name) as stream:
@@ -169,7 +168,7 @@ class _Text:
                         row = int(rows[-1]) + 1
                         columns = dict(zip(wanted, batch.select(wanted).columns, strict=True))
                         yield Block(file=self.name, columns=columns, rows=rows)
-            except pa.ArrowInvalid as error:
+            except pa.ArrowException as error:
                 raise self._unreadable(error, row) from error
             last = max([row - 1, *ragged])
             if stream.newlines not in (last, last - 1):
@@ -208,41 +207,59 @@ class _Text:
         )
 
     def _first_row(self, head: str) -> tuple[str, ...]:
-        reader = csv.reader(io.StringIO(head), delimiter=self.separator, quoting=self._quoting())
+        quoting: Any = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
+        reader = csv.reader(io.StringIO(head, newline=""), delimiter=self.separator, quoting=quoting)
         names = tuple(next((row for row in reader if row), ()))
         if not any(name.strip() for name in names):
             raise DatasetError(f"{self.name}, line 1: no header; name the columns with header: [...] beside file.")
         return names
 
-    def _quoting(self) -> Any:
-        return csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
-
-    def _unreadable(self, error: pa.ArrowInvalid, row: int) -> DatasetError:
+    def _unreadable(self, error: pa.ArrowException, row: int) -> DatasetError:
         if "straddling" in str(error) or "out of sync" in str(error):
-            return DatasetError(
-                f"{self.name}, after line {row - 1}: a quote is opened and not closed within {BLOCK_BYTES >> 20} MB; "
-                "close it, or set quotes: false beside file where quotes are letters like others."
-            )
-        return DatasetError(f"{self.name}, after line {row - 1}: {error}.")
+            for begins, size, _ in self._rows():
+                if size > BLOCK_BYTES:
+                    return self._unclosed(begins, f"within {BLOCK_BYTES >> 20} MB")
+        return DatasetError(f"{self.name}, after row {row - 1}: {error}.")
+
+    def _unclosed(self, line: int, where: str) -> DatasetError:
+        return DatasetError(
+            f"{self.name}, line {line}: a quote is opened and not closed {where}; close it, or set quotes: false "
+            "beside file where quotes are letters like others."
+        )
 
     def _relocate(self) -> None:
-        """Lines for the rows that findings name, by a second parser that counts both."""
+        """Lines for the rows that findings name, by a second parser that counts both. Raises DatasetError for a quote
+        that nobody closed: all rows after it stand in one field, and would be lost without a word.
+        """
         wanted = self.findings.rows_of(self.name)
-        if not wanted:
-            return
         line_of: dict[int, int] = {}
-        with open_text(self.path, encoding=self.layout.encoding, findings=Findings(), name=self.name) as stream:
-            text = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8", newline="")
-            reader = csv.reader(text, delimiter=self.separator, quoting=self._quoting())
-            row, begins = 0, 1
-            for fields in reader:
-                row += bool(fields)
-                if fields and row in wanted:
-                    line_of[row] = begins
-                    if len(line_of) == len(wanted):
-                        break
-                begins = reader.line_num + 1
+        for row, (begins, _, closed) in enumerate(self._rows(), 1):
+            if not closed:
+                raise self._unclosed(begins, "until the end of the file")
+            if row in wanted:
+                line_of[row] = begins
         self.findings.relocate(self.name, line_of)
+
+    def _rows(self) -> Iterator[tuple[int, int, bool]]:
+        """Of each row as the parser of blocks tells them apart: (its first line, its letters so far, whether it ends).
+
+        A row that goes on is given again with each BLOCK_BYTES of it, and where the file ends before it.
+        """
+        with open_text(self.path, encoding=self.layout.encoding, findings=Findings(), name=self.name) as stream:
+            lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8", newline="")
+            begins, size, inside = 1, 0, False
+            for number, line in enumerate(lines, 1):
+                if not size and line in ("\n", "\r", "\r\n"):  # no row
+                    begins = number + 1
+                    continue
+                size += len(line)
+                inside = self.quotes and _goes_on(line, self.separator, inside)
+                if not inside or size > BLOCK_BYTES:
+                    yield begins, size, not inside
+                if not inside:
+                    begins, size = number + 1, 0
+            if inside:
+                yield begins, size, False
 
 
 def _rows_from(first: int, count: int, left_out: Sequence[int]) -> np.ndarray:
@@ -262,8 +279,33 @@ def _separator(head: str) -> str:
     >>> _separator("id;name;price\\n1;a,b;2")
     ';'
     """
-    line = head.splitlines()[0] if head.strip() else ""
+    line = next((line for line in io.StringIO(head, newline=None) if line.strip()), "")
     return max(SEPARATORS, key=line.count)
+
+
+def _goes_on(line: str, separator: str, inside: bool) -> bool:
+    """Whether a quoted field is open at the end of the line; `inside`: whether one was at its beginning.
+
+    >>> _goes_on('1,"a ""b" c', ",", False), _goes_on('1,5" disk', ",", False), _goes_on('1,"a', ",", False)
+    (False, False, True)
+    """
+    at = 0
+    if not inside and line.startswith('"'):
+        at, inside = 1, True
+    while True:
+        if not inside:
+            opening = line.find(separator + '"', at)
+            if opening < 0:
+                return False
+            at, inside = opening + 2, True
+        closing = line.find('"', at)
+        if closing < 0:
+            return True
+        at = closing + 1
+        if line.startswith('"', at):
+            at += 1
+        else:
+            inside = False
 
 
 def _json_lines(path: Path, name: str, wanted: Sequence[str], layout: Layout, findings: Findings) -> Iterator[Block]:
@@ -273,7 +315,8 @@ def _json_lines(path: Path, name: str, wanted: Sequence[str], layout: Layout, fi
         taken: list[dict[str, Any]] = []
         lines: list[int] = []
         seen: set[str] = set()
-        for number, line in enumerate(io.BufferedReader(stream, BLOCK_BYTES), 1):
+        any_object = False
+        for number, line in enumerate(lines_of(stream, name), 1):
             if not line.strip():
                 continue
             try:
@@ -287,6 +330,7 @@ def _json_lines(path: Path, name: str, wanted: Sequence[str], layout: Layout, fi
                 findings.rows[name] += 1
                 findings.add("warning", "json", name, text, lines=(number,), by_row=False, lost=True)
                 continue
+            any_object = True
             found = {column: _inside(row, way) for column, way in ways.items()}
             seen.update(column for column, value in found.items() if value is not None)
             taken.append(found)
@@ -297,6 +341,11 @@ def _json_lines(path: Path, name: str, wanted: Sequence[str], layout: Layout, fi
         if taken:
             yield _json_block(name, wanted, taken, lines)
     absent = [column for column in wanted if column not in seen]
+    if not any_object:
+        raise DatasetError(
+            f"{name}: no line is a JSON object; write one object a line, with no bracket around them and no comma "
+            "between."
+        )
     if absent:
         raise DatasetError(f"{name}: no line has {', '.join(absent)}; name another, or leave it out.")
 
@@ -316,7 +365,9 @@ def _json_block(name: str, wanted: Sequence[str], taken: list[dict[str, Any]], l
 
 
 def _json_array(values: list[Any]) -> pa.Array:
-    """Lists of text where any value is a list, text otherwise; a number is written as JSON writes it."""
+    """Lists of text where any value is a list, text otherwise; a number is written as JSON writes it, and a whole one
+    without a point: 7.0 is what a missing value beside it makes of 7.
+    """
     if any(isinstance(value, list) for value in values):
         made = [
             None if value is None else [_plain(inner) for inner in (value if isinstance(value, list) else [value])]
@@ -329,25 +380,35 @@ def _json_array(values: list[Any]) -> pa.Array:
 def _plain(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2.0**63:
+        value = int(value)
     return orjson.dumps(value).decode()
 
 
 def _opened_parquet(path: Path, name: str) -> pyarrow.parquet.ParquetFile:
     try:
         return pyarrow.parquet.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DatasetError(f"{name}: not Parquet, or damaged ({error}).") from error
 
 
 def _parquet(path: Path, name: str, wanted: Sequence[str]) -> Iterator[Block]:
     file = _opened_parquet(path, name)
+    schema = file.schema_arrow
     for column in wanted:
-        column_of(column, file.schema_arrow.names, file=name)
+        column_of(column, schema.names, file=name)
+        if schema.names.count(column) > 1:
+            raise DatasetError(f"{name}: two columns are called {column!r}; rename one.")
+        kind = schema.field(column).type
+        inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+        if pa.types.is_nested(inner) and not pa.types.is_fixed_size_list(kind):
+            raise DatasetError(f"{name}: column {column!r} holds {kind}; write what is inside as columns of its own.")
     row = 1
     try:
         for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=list(wanted)):
             rows = np.arange(row, row + batch.num_rows, dtype=np.int64)
+            batch.validate(full=True)  # text that is none would stop whoever looks into it
             row += batch.num_rows
             yield Block(file=name, columns=dict(zip(batch.schema.names, batch.columns, strict=True)), rows=rows)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DatasetError(f"{name}, after row {row - 1}: damaged ({error}).") from error

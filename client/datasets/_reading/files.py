@@ -21,7 +21,12 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 """Byte order marks; they name the encoding, whatever the configuration says."""
+PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
+"""How a file is packed, by the end of its name."""
 CHUNK = 1 << 20
+LONGEST_LINE = 16 << 20
+"""Bytes. A file that unpacks to one endless line must not fill the memory."""
+_SHOWN_COLUMNS, _SHOWN_LETTERS = 30, 60
 
 
 def data_root(root: str | Path | None, *, holds: str) -> Path:
@@ -41,8 +46,13 @@ def data_root(root: str | Path | None, *, holds: str) -> Path:
 
 
 def within(root: Path, relative: str | Path) -> Path | None:
-    """The file `relative` to the resolved folder `root`; None where it leads out of it, by `..`, a link or a device."""
-    path = (root / relative).resolve()
+    """The file `relative` to the resolved folder `root`; None where it leads out of it, by `..`, a link or a device,
+    or nowhere: by links in a circle, or a name that no disk takes.
+    """
+    try:
+        path = (root / relative).resolve()
+    except (OSError, RuntimeError, ValueError):
+        return None
     return path if path.is_relative_to(root) else None
 
 
@@ -52,19 +62,15 @@ def shards(root: Path, pattern: str) -> tuple[Path, ...]:
     Raises DatasetError where there is none, where one leads out of the root, and for an archive.
     """
     if within(root, pattern.split("*", 1)[0]) is None or Path(pattern).is_absolute():
-        raise DatasetError(f"{pattern}: leads out of {root}; a data set reads its own folder alone.")
-    path = root / pattern
-    if path.is_dir():
-        found = sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith((".", "_")))
-        what = f"the folder {pattern} holds no file"
-    elif any(letter in pattern for letter in "*?["):
-        found = sorted(item for item in root.glob(pattern) if item.is_file())
-        what = f"no file is called {pattern}"
-    else:
-        found = [path] if path.is_file() else []
-        what = f"there is no file {pattern}{_similar(path)}"
+        raise DatasetError(
+            f"{pattern[:200]!r}: leads out of {root}, or nowhere; a data set reads its own folder alone."
+        )
+    try:
+        found, what = _named(root, pattern)
+    except (OSError, ValueError) as error:  # longer than a name may be, or ** beside letters
+        raise DatasetError(f"{pattern[:200]!r}: no name or pattern of files ({error.args[-1]}).") from None
     if not found:
-        raise DatasetError(f"{root}: {what}.")
+        raise DatasetError(f"{root}: {what}")
     for item in found:
         if within(root, item.relative_to(root)) is None:
             raise DatasetError(f"{item.relative_to(root)}: a link that leads out of {root}; copy the file into it.")
@@ -73,17 +79,30 @@ def shards(root: Path, pattern: str) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def _named(root: Path, pattern: str) -> tuple[list[Path], str]:
+    """(the files that the pattern names, by name; what is to be said where there are none)."""
+    path = root / pattern
+    if path.is_dir():
+        found = sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith((".", "_")))
+        return found, f"the folder {pattern} holds no file."
+    if any(letter in pattern for letter in "*?["):
+        return sorted(item for item in root.glob(pattern) if item.is_file()), f"no file is called {pattern}."
+    return [path] if path.is_file() else [], f"there is no file {pattern}.{_similar(path)}"
+
+
 def open_text(path: Path, *, encoding: str, findings: Findings, name: str) -> Utf8Stream:
     """The file, unpacked where its name ends in .gz, .bz2, .zst or .lz4, as UTF-8 without a byte order mark.
 
     Raises DatasetError for a file that can't be opened, is empty, or an encoding that Python does not know.
     """
     try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise ConfigError(f"Expected encoding={encoding!r} to be one that Python knows, for example gb18030.") from None
+        "".encode(encoding)
+    except (LookupError, UnicodeError, ValueError):
+        raise ConfigError(
+            f"Expected encoding={encoding!r} to be one of text that Python knows, for example gb18030."
+        ) from None
     try:
-        stream = pa.input_stream(str(path), compression="detect")
+        stream = pa.input_stream(str(path), compression=PACKINGS.get(path.suffix.lower()))
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{name}: can't be opened ({error}).") from error
     return Utf8Stream(stream, encoding=encoding, findings=findings, name=name)
@@ -94,10 +113,21 @@ def text_lines(root: Path, pattern: str, *, findings: Findings, encoding: str = 
     for path in shards(root, pattern):
         name = str(path.relative_to(root))
         with open_text(path, encoding=encoding, findings=findings, name=name) as stream:
-            for number, raw in enumerate(io.BufferedReader(stream, CHUNK), 1):
+            for number, raw in enumerate(lines_of(stream, name), 1):
                 text = raw.decode("utf-8").rstrip("\r\n")
                 if text.strip():
                     yield Line(file=name, number=number, text=text)
+
+
+def lines_of(stream: Utf8Stream, name: str) -> Iterator[bytes]:
+    """Every line with its end. Raises DatasetError for one of more than LONGEST_LINE bytes."""
+    reader = io.BufferedReader(stream, CHUNK)
+    number = 1
+    while line := reader.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise DatasetError(f"{name}, line {number}: a line of more than {LONGEST_LINE >> 20} MB; is it text?")
+        yield line
+        number += 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +221,13 @@ def _similar(path: Path) -> str:
 def column_of(name: str, known: Sequence[str], *, file: str) -> str:
     """`name` where the table has it. Raises DatasetError with what it has."""
     if name not in known:
-        shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
+        shown = ", ".join(_shown(column) for column in known[:_SHOWN_COLUMNS])
+        shown += ", ..." if len(known) > _SHOWN_COLUMNS else ""
         raise DatasetError(f"{file}, line 1: no column {name!r}; it has: {shown or 'none'}.{nearest(name, known)}")
     return name
+
+
+def _shown(column: str) -> str:
+    """A name as it may stand in a message, whatever stands in the file."""
+    printable = "".join(letter if letter.isprintable() else "\ufffd" for letter in column[:_SHOWN_LETTERS])
+    return printable + ("..." if len(column) > _SHOWN_LETTERS else "")

@@ -58,9 +58,11 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Collects findings; the same fault of the same file is counted, not repeated. rows: read so far, by file."""
+    """Collects findings; the same fault of the same file and column is counted, not repeated. rows: read so far, by
+    file.
+    """
 
-    _found: dict[tuple[str, str], Finding] = field(default_factory=dict)
+    _found: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
 
     def add(
@@ -76,8 +78,8 @@ class Findings:
         lost: bool = False,
     ) -> None:
         """Count `count` more of the fault; the first text stands. by_row: `lines` are rows of a table so far."""
-        lines = tuple(int(line) for line in islice(lines, PLACES))
-        key = (code, file)
+        lines = tuple(int(line) for line in islice(_different(lines), PLACES))
+        key = (code, file, text.split(":")[0] if text.startswith("column ") else "")
         known = self._found.get(key)
         if known is None:
             self._found[key] = Finding(
@@ -117,7 +119,7 @@ class Findings:
             if lost > math.ceil(bad_rows * read):
                 worst = max(faults, key=lambda found: found.count)
                 raise DatasetError(
-                    f"{file}: {lost} of {read} rows are left out, and at most {bad_rows:.0%} may be; the most for this: "
+                    f"{file}: {lost} of {read} rows are left out, and at most {bad_rows:.0%} may be; most of them: "
                     f"{worst}. Mend the table, or raise dataset.bad_rows."
                 )
 
@@ -126,3 +128,12 @@ class Findings:
         if errors:
             more = f" ({len(errors) - 1} more errors; mmrank data check lists them.)" if len(errors) > 1 else ""
             raise DatasetError(f"{errors[0]}{more}")
+
+
+def _different(lines: Iterable[int]) -> Iterator[int]:
+    """Each once: a list in one row may lack several items."""
+    last = None
+    for line in lines:
+        if line != last:
+            yield line
+        last = line

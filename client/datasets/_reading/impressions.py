@@ -13,16 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from client.datasets._reading import values
-from client.datasets._reading.behaviour import Parts, Rows, Vocabulary
+from client.datasets._reading.behaviour import TOO_MUCH, Parts, Rows, Vocabulary
 from client.datasets._reading.blocks import Block, Layout, Progress, blocks
 from client.datasets._reading.findings import Findings
 from client.datasets._reading.items import Items
 from client.datasets._reading.values import Names
-from client.datasets._source import Lists, lists_of
+from client.datasets._source import Lists, lists_of, nothing_listed
 from mmrank.errors import DatasetError
+from mmrank.slates import LARGEST
 
 _BETWEEN = re.compile(r"[\s,;|]+")
 _OPEN = "[]() \"'"
+_YES, _NO = ("true", "yes", "t", "y"), ("false", "no", "f", "n", "")
+_FLAGS = frozenset((*_YES, *_NO, "0", "1", "2", "0.0", "1.0", "2.0"))
+"""What stands beside each item of a list, where the clicked ids do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +35,9 @@ class ImpressionColumns:
 
     items: one item a row, or the whole list in its order (a list column, JSON, or ids with spaces or commas between).
     clicked: 0, 1 (2 a purchase), or true and false, beside each item; of a list also the ids that were clicked.
-    id: names the impression, and joins the rows of one; rows of one person, time and query belong together where None.
-    position: 0 or 1 the top. propensity: the chance that the item was looked at. score: of the shop's own ranker.
+    id: names the impression, and joins its rows (of one person: two may count theirs alike); rows of one person, time
+    and query belong together where None.
+    position: 0 or 1 the top, as each list begins. propensity: the chance that the item was looked at. score: of the shop's own ranker.
     """
 
     file: str
@@ -66,16 +71,25 @@ def read_impressions(
     progress: Progress | None = None,
 ) -> Lists:
     """The impressions of a table. An item that the catalogue lacks is left out of its list; a row without a person or
-    with a time that is none is left out, and said.
+    an id, or with a time that is none, is left out, and said. Raises DatasetError as `blocks`, and for a table that
+    holds lists here and single items there.
     """
     reader = Rows(items, findings, time_unit=columns.time_unit, now_days=now_days)
     ids = Names()
     parts = Parts(names, own=ids)
     lists_seen = 0
+    in_lists: bool | None = None
     for block in blocks(
         root, columns.file, columns.columns(), layout=columns.layout, findings=findings, progress=progress
     ):
-        flat, whole = _flat(block, columns, findings)
+        flat, whole = _flat(block, columns, findings, in_lists=bool(in_lists))
+        if whole is not None and in_lists is False:
+            raise DatasetError(
+                f"{block.file}, line {block.rows[0]}: lists from here on, where the rows before have one item each; "
+                "write all of them alike."
+            )
+        in_lists = whole is not None
+        findings.rows[block.file] += len(flat) - len(block)
         kept = np.ones(len(flat), bool)
         found: dict[str, Any] = {
             "item": reader.items(flat, columns.items, kept),
@@ -84,29 +98,36 @@ def read_impressions(
             "relevance": _clicked(reader, flat, columns, kept),
             "query": reader.named(flat, columns.query),
             "group": reader.named(flat, columns.group),
-            "position": reader.numbers(flat, columns.position, kept),
+            "position": _positions(reader, flat, columns.position, kept),
             "propensity": _propensity(reader, flat, columns.propensity, kept),
             "score": reader.numbers(flat, columns.score, kept),
         }
         if columns.id is not None:
             found["own"] = values.encoded(flat[columns.id])
+            blank = pc.equal(values.text(flat[columns.id]), "").to_numpy(zero_copy_only=False)
+            reader.leave(flat, "impression", f"column {columns.id}: no id; the row is left out", blank, kept)
         elif whole is not None:
             found["own"] = lists_seen + whole
-            found["position"] = _places(whole)
             lists_seen += len(block)
+        if whole is not None:
+            found["position"] = _places(whole)
         parts.add(kept, **found)
+    if not parts:
+        findings.add("warning", "empty", columns.file, "no row after the header")
+        return nothing_listed(judged=False)
     return _lists(parts.joined(columns.file), ids.names())
 
 
 def _lists(rows: dict[str, np.ndarray], ids: Sequence[str]) -> Lists:
-    """Rows of one impression together, by position where there is one."""
+    """Rows of one impression, and of one person, together, by position where there is one."""
     if "own" not in rows:
         key = np.stack([rows["user"].astype(np.float64), np.nan_to_num(rows["time"]), rows["query"].astype(np.float64)])
         rows["own"] = np.unique(key, axis=1, return_inverse=True)[1].reshape(-1)
     position = rows["position"]
-    order = np.lexsort((np.arange(len(position)), np.nan_to_num(position, nan=np.inf), rows["own"]))
-    own = rows["own"][order]
-    begins = np.flatnonzero(np.r_[True, own[1:] != own[:-1]]) if len(own) else np.zeros(0, np.int64)
+    order = np.lexsort((np.arange(len(position)), np.nan_to_num(position, nan=np.inf), rows["user"], rows["own"]))
+    own, user = rows["own"][order], rows["user"][order]
+    another = (own[1:] != own[:-1]) | (user[1:] != user[:-1])
+    begins = np.flatnonzero(np.r_[True, another]) if len(own) else np.zeros(0, np.int64)
     first = order[begins]
     return lists_of(
         judged=False,
@@ -118,23 +139,32 @@ def _lists(rows: dict[str, np.ndarray], ids: Sequence[str]) -> Lists:
         time=rows["time"][first],
         item=rows["item"][order].astype(np.int32),
         relevance=rows["relevance"][order].astype(np.float32),
-        position=_from_the_top(position[order]),
+        position=_from_the_top(position[order], begins),
         propensity=rows["propensity"][order].astype(np.float32),
         score=rows["score"][order].astype(np.float32),
     )
 
 
-def _from_the_top(position: np.ndarray) -> np.ndarray:
-    """int32, 0 the top: positions that begin with 1 are counted from 0; -1 where there is none."""
+def _from_the_top(position: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """int32, 0 the top: positions that begin with 1 are counted from 0; -1 where there is none.
+
+    Each list says it for itself, or one person's row would move everybody's.
+    """
     known = np.isfinite(position)
-    if known.any() and position[known].min() >= 1:
-        position = position - 1
+    if known.any():
+        lowest = np.minimum.reduceat(np.where(known, position, np.inf), begins)
+        position = position - np.repeat(lowest >= 1, np.diff(np.r_[begins, len(position)]))
     return np.where(known, np.nan_to_num(position), -1).astype(np.int32)
 
 
-def _flat(block: Block, columns: ImpressionColumns, findings: Findings) -> tuple[Block, np.ndarray | None]:
-    """The block with a row for each item, and the row of the block that each was in; None where it was so already."""
-    lists = _as_lists(block[columns.items])
+def _flat(
+    block: Block, columns: ImpressionColumns, findings: Findings, *, in_lists: bool
+) -> tuple[Block, np.ndarray | None]:
+    """The block with a row for each item, and the row of the block that each was in; None where it was so already.
+
+    in_lists: whether the rows before held lists, so that one item is a list of one.
+    """
+    lists = _as_lists(block[columns.items], always=in_lists)
     if lists is None:
         return block, None
     items = pc.list_flatten(lists)
@@ -159,16 +189,16 @@ def _beside(
     shown = [row or [] for row in lists.to_pylist()]
     given = [row or [] for row in column.to_pylist()]
     found: list[str | None] = []
-    unlike = []
+    unlike = []  # what is blank is unknown, and no fault
     for row, (here, there) in enumerate(zip(shown, given, strict=True)):
-        flags = lengths[row] == others[row] and not (ids and any(value in here for value in there))
-        if flags:
+        alike = lengths[row] == others[row]
+        if alike and not (ids and any(value in here for value in there) and not _are_flags(there)):
             found += there
         elif ids:
             clicked = set(there)
             found += ["1" if item in clicked else "0" for item in here]
         else:
-            unlike.append(row)
+            unlike += [row] if there else []
             found += [None] * len(here)
     if unlike:
         text = f"column {name}: not as many values as items; they are left out"
@@ -176,10 +206,18 @@ def _beside(
     return pa.array(found, pa.string())
 
 
+def _are_flags(given: list[str | None]) -> bool:
+    return all((value or "").lower() in _FLAGS for value in given)
+
+
 def _as_lists(array: pa.Array, *, always: bool = False) -> pa.ListArray | None:
     """Lists of text, of a list column or of text that holds several ids; None where each row is one id."""
+    if pa.types.is_fixed_size_list(array.type):
+        array = pc.cast(array, pa.list_(array.type.value_type))
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-        return pc.cast(array, pa.list_(pa.string()))
+        inner = values.text(pc.list_flatten(array))
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        return pa.ListArray.from_arrays(pa.array(np.r_[0, np.cumsum(lengths)], pa.int32()), inner)
     written = values.text(array)
     if not always and not pc.any(pc.match_substring_regex(written, r"[\s,;|\[]")).as_py():
         return None
@@ -189,20 +227,29 @@ def _as_lists(array: pa.Array, *, always: bool = False) -> pa.ListArray | None:
 
 def _clicked(reader: Rows, block: Block, columns: ImpressionColumns, kept: np.ndarray) -> np.ndarray:
     array = block[columns.clicked]
-    if pa.types.is_string(array.type):
+    if not (pa.types.is_boolean(array.type) or pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
         lower = pc.utf8_lower(values.text(array))
-        yes = pc.is_in(lower, pa.array(["true", "yes", "t", "y"]))
-        no = pc.is_in(lower, pa.array(["false", "no", "f", "n", ""]))
+        yes, no = pc.is_in(lower, pa.array(_YES)), pc.is_in(lower, pa.array(_NO))
         array = pc.if_else(yes, "1", pc.if_else(no, "0", lower))
     flat = Block(file=block.file, columns={columns.clicked: array}, rows=block.rows)
-    return np.nan_to_num(np.maximum(reader.numbers(flat, columns.clicked, kept), 0.0))
+    found = np.nan_to_num(np.maximum(reader.numbers(flat, columns.clicked, kept), 0.0))
+    reader.leave(block, "grade", f"column {columns.clicked}: {TOO_MUCH}", found > LARGEST, kept)
+    return found
+
+
+def _positions(reader: Rows, block: Block, column: str | None, kept: np.ndarray) -> np.ndarray:
+    found = reader.numbers(block, column, kept)
+    if column is not None:
+        text = f"column {column}: no position from 0 to {LARGEST:,.0f}; the row is left out"
+        reader.leave(block, "position", text, (found < 0) | (found > LARGEST), kept)
+    return found
 
 
 def _propensity(reader: Rows, block: Block, column: str | None, kept: np.ndarray) -> np.ndarray:
     found = reader.numbers(block, column, kept)
     if column is not None:
         text = f"column {column}: a propensity that is not in (0, 1]; the row is left out"
-        reader.leave(block, "propensity", text, (found <= 0) | (found > 1), kept)
+        reader.leave(block, "propensity", text, (found < np.finfo(np.float32).tiny) | (found > 1), kept)
     return found
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from client.datasets._reading import values
 from client.datasets._reading.blocks import Block, Layout, Progress, blocks
@@ -19,6 +18,7 @@ from client.datasets._reading.pictures import FolderPictures
 from mmrank.catalog import Catalog
 from mmrank.errors import ConfigError, DatasetError
 
+_BEGINNING = re.compile(r"(\.\d{1,3})?")
 LONGEST_ID = 1000
 LONGEST_TITLE = 20_000
 """Letters of a title that are kept: an encoder reads less."""
@@ -26,8 +26,11 @@ LONGEST_TITLE = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class ItemColumns:
-    """Where a table of items has what. title: one column or several, joined. image: a column of paths under the root,
-    or a path with columns in braces, `images/{item_id}.jpg`. fields: further public columns, by the name that they get.
+    """Where a table of items has what. title: one column or several, joined. fields: further public columns, by the
+    name that they get.
+
+    image: a column of paths under the root, or a path with columns in braces, `images/{item_id}.jpg`, or with their
+    first letters, `images/{item_id:.3}/{item_id}.jpg`.
     """
 
     file: str
@@ -46,15 +49,12 @@ class ItemColumns:
         return tuple(dict.fromkeys(name for name in [*named, *self.fields.values()] if name))
 
     def image_columns(self) -> tuple[str, ...]:
-        """The columns that a picture's path is made of. Raises ConfigError for braces that do not close."""
+        """The columns that a picture's path is made of. Raises ConfigError for braces that hold no column's name."""
         if self.image is None:
             return ()
         if "{" not in self.image:
             return (self.image,)
-        try:
-            return tuple(name for _, name, _, _ in string.Formatter().parse(self.image) if name)
-        except ValueError as error:
-            raise ConfigError(f"Expected image={self.image!r} as images/{{item_id}}.jpg ({error}).") from None
+        return tuple(dict.fromkeys(name for _, name, _ in _template(self.image) if name is not None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +65,11 @@ class Items:
     fields: Mapping[str, Sequence[str]]
     file: str
 
-    @cached_property
-    def _ids(self) -> pa.StringArray:
-        return pa.array(self.catalog.item_ids, pa.string())
-
     def codes(self, column: pa.Array) -> np.ndarray:
         """int64 [n]: the items of those ids; -1 for what the catalogue lacks."""
-        encoded = values.encoded(column)
-        found = pc.fill_null(pc.index_in(encoded.dictionary, value_set=self._ids), -1)
-        return found.to_numpy(zero_copy_only=False).astype(np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
+        encoded, of = values.encoded(column), self.catalog.index_of
+        found = np.fromiter((of.get(name, -1) for name in encoded.dictionary.to_pylist()), np.int64)
+        return found[encoded.indices.to_numpy(zero_copy_only=False)] if len(found) else np.zeros(0, np.int64)
 
 
 def read_items(
@@ -212,8 +208,9 @@ class _Taken:
 
 def coded(names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """(int64 [N], the names by number, sorted); what is blank has the name ''."""
-    found, codes = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
-    return codes.reshape(-1).astype(np.int64), tuple(str(name) for name in found)
+    found = sorted(set(names))  # numpy would make room for the longest of them in each row
+    number = {name: place for place, name in enumerate(found)}
+    return np.fromiter((number[name] for name in names), np.int64, len(names)), tuple(found)
 
 
 def _id_fault(item_id: str) -> str | None:
@@ -229,5 +226,30 @@ def _paths(image: str | None, parts: Mapping[str, Sequence[str]], count: int) ->
         return [""] * count
     if "{" not in image:
         return list(parts[image])
-    rows = zip(*parts.values(), strict=True)
-    return [image.format(**dict(zip(parts, row, strict=True))) if all(row) else "" for row in rows]
+    pieces = _template(image)
+    paths = []
+    for row in zip(*parts.values(), strict=True):
+        known = dict(zip(parts, row, strict=True))
+        made = "".join(before + ("" if name is None else known[name][:length]) for before, name, length in pieces)
+        paths.append(made if all(row) else "")
+    return paths
+
+
+def _template(image: str) -> list[tuple[str, str | None, int | None]]:
+    """(letters, the column after them or None at the end, how many of its letters or None for all).
+
+    Raises ConfigError for braces that hold no column's name.
+    """
+    try:
+        pieces = list(string.Formatter().parse(image))
+    except ValueError as error:
+        raise ConfigError(f"Expected image={image!r} as images/{{item_id}}.jpg ({error}).") from None
+    named = [name for _, name, _, _ in pieces if name is not None]
+    forms = [form or "" for _, _, form, _ in pieces]
+    if not all(named) or not named or any(cast for *_, cast in pieces) or not all(map(_BEGINNING.fullmatch, forms)):
+        raise ConfigError(
+            f"Expected image={image!r} as images/{{item_id}}.jpg: a column's name alone in each brace, or with the "
+            "number of letters to take of it, as images/{item_id:.3}/{item_id}.jpg."
+        )
+    lengths = [int(form[1:]) if form else None for form in forms]
+    return [(before, name, length) for (before, name, _, _), length in zip(pieces, lengths, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,9 @@ from client.datasets._reading.blocks import Block, Layout, Progress, blocks
 from client.datasets._reading.findings import Findings
 from client.datasets._reading.items import Items
 from client.datasets._reading.values import Names
-from client.datasets._source import NONE, Lists, lists_of
+from client.datasets._source import NONE, Lists, lists_of, nothing_listed
 from mmrank.errors import ConfigError
+from mmrank.slates import LARGEST
 
 PARTS: Mapping[str, int] = {
     **dict.fromkeys(("train", "training"), 0),
@@ -53,8 +53,8 @@ class JudgmentColumns:
                 f"Expected judgments.texts={dict(self.texts)} as {{file: queries.csv, id: query_id, text: query}}."
             )
         for word, gain in self.gains.items():
-            if not math.isfinite(gain) or gain < 0:
-                raise ConfigError(f"Expected judgments.gains: {word}={gain} to be a number of at least 0.")
+            if not 0 <= gain <= LARGEST:
+                raise ConfigError(f"Expected judgments.gains: {word}={gain} to be a number in [0, {LARGEST:,.0f}].")
 
     def columns(self) -> tuple[str, ...]:
         """Every column of the file that is read."""
@@ -83,7 +83,7 @@ def read_judgments(
         kept = np.ones(len(block), bool)
         item = reader.items(block, columns.item, kept)
         grade, bad = _grades(block[columns.grade], columns.gains)
-        text = f"column {columns.grade}: no grade of at least 0; the row is left out"
+        text = f"column {columns.grade}: no grade from 0 to {LARGEST:,.0f}; the row is left out"
         reader.leave(block, "grade", text, bad, kept)
         own, query = values.text(block[columns.query_id or columns.query]), _words(block, columns, texts)
         blank = pc.or_(pc.equal(own, ""), pc.equal(query, "")).to_numpy(zero_copy_only=False)
@@ -99,6 +99,9 @@ def read_judgments(
             part=part,
             group=reader.named(block, columns.group),
         )
+    if not parts:
+        findings.add("warning", "empty", columns.file, "no row after the header")
+        return nothing_listed(judged=True)
     return _lists(parts.joined(columns.file), ids.names())
 
 
@@ -123,7 +126,7 @@ def _lists(rows: Mapping[str, np.ndarray], ids: Sequence[str]) -> Lists:
 def _grades(array: pa.Array, gains: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
     if not gains:
         found, bad = values.numbers(array)
-        return found, bad | np.isnan(found) | (found < 0)
+        return found, bad | np.isnan(found) | (found < 0) | (found > LARGEST)
     encoded = values.text(array).dictionary_encode()
     table = np.array([gains.get(word, np.nan) for word in encoded.dictionary.to_pylist()] + [np.nan])
     found = table[encoded.indices.to_numpy(zero_copy_only=False)]

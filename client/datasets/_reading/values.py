@@ -20,14 +20,17 @@ UNITS: dict[str, float] = {"s": 86_400.0, "ms": 86_400e3, "us": 86_400e6, "ns": 
 """How many of each are a day."""
 NONE = -1
 """The number of no name."""
+LARGEST = float(np.finfo(np.float32).max)
+"""Of a number: what is beyond it is infinite wherever 32 bits hold it."""
 _AT_ONCE = 65_536
-_LARGEST = {"days": 1e5, "yyyymmdd": 3e7, "s": 1e11, "ms": 1e14, "us": 1e17}
+_LARGEST_TIME = {"days": 1e5, "yyyymmdd": 3e7, "s": 1e11, "ms": 1e14, "us": 1e17}
 """A number up to here is taken for one in that unit: until the year 2243, or 5138 in seconds."""
 
 _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _INTEGRAL = r"^([-+]?\d+)\.0*$"
 _DATE_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
-_ZONE = r"(Z|[-+]\d{2}:?\d{2})$"
+_ZONE = r" ?(Z|UTC|GMT|[-+]\d{2}(:?\d{2})?)$"
+_ZONED = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:.*\d" + _ZONE
 _OTHER_TIMES = (
     "%Y/%m/%d %H:%M:%S",
     "%Y/%m/%d %H:%M",
@@ -44,22 +47,54 @@ _OTHER_TIMES = (
 
 
 def text(array: pa.Array) -> pa.StringArray:
-    """As text without white space around it; '' where absent. A whole number that a table holds as a float is one.
+    """As text without white space around it; '' where absent. A whole number that a table holds as a float is one; the
+    texts of a list stand side by side.
 
     >>> text(pa.array([7.0, None, 2.5])).to_pylist()
     ['7', '', '2.5']
+    >>> text(pa.array([["warm", "red"], None])).to_pylist()
+    ['warm red', '']
     """
     if isinstance(array, pa.DictionaryArray):
         array = array.dictionary_decode()
-    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-        array = pa.array([None if item is None else item.decode("utf-8", "replace") for item in array.to_pylist()])
-    floats = pa.types.is_floating(array.type)
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
     if not pa.types.is_string(array.type):
-        array = pc.cast(array, pa.string())
-    if floats:
-        array = pc.replace_substring_regex(array, _INTEGRAL, r"\1")
-        array = pc.if_else(pc.equal(array, "nan"), "", array)
+        array = _as_text(array)
     return pc.fill_null(pc.utf8_trim_whitespace(array), "")
+
+
+def _as_text(array: pa.Array) -> pa.StringArray:
+    """Of what is no text; null where absent."""
+    kind = array.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return pa.array([_decoded(item) for item in array.to_pylist()], pa.string())
+    if pa.types.is_nested(kind):
+        return pa.array([_side_by_side(item) for item in array.to_pylist()], pa.string())
+    if pa.types.is_floating(kind):
+        known = pc.and_(pc.is_finite(array), pc.less(pc.abs(array), 2.0**63))
+        whole = pc.and_(known, pc.equal(array, pc.floor(array)))
+        integers = pc.cast(pc.cast(pc.if_else(whole, array, None), pa.int64(), safe=False), pa.string())
+        written = pc.if_else(pc.is_nan(array), None, pc.cast(array, pa.string()))
+        return pc.coalesce(integers, written)  # Arrow writes 1e16 with an exponent, and another table would not
+    written = pc.cast(array, pa.string())
+    return pc.replace_substring_regex(written, _INTEGRAL, r"\1") if pa.types.is_decimal(kind) else written
+
+
+def _decoded(item: bytes | None) -> str | None:
+    """Text, or hexadecimal digits where it is none: to replace what can't be read would make two ids one."""
+    if item is None:
+        return None
+    try:
+        return item.decode()
+    except UnicodeDecodeError:
+        return item.hex()
+
+
+def _side_by_side(item: object) -> str | None:
+    if isinstance(item, list):
+        return " ".join(str(inner) for inner in item if inner is not None)
+    return None if item is None else str(item)
 
 
 @dataclass
@@ -126,28 +161,36 @@ def _without_blank(block: pa.DictionaryArray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(indices, block.dictionary)
 
 
+def _alone(array: pa.Array) -> pa.Array:
+    """Of lists the one that each holds; a list of several is no number, however it is written."""
+    if not pa.types.is_nested(array.type):
+        return array
+    rows = [item if isinstance(item, list) else [str(item)] for item in array.to_pylist()]
+    return pa.array([str(row[0]) if len(row) == 1 else "several" if row else None for row in rows], pa.string())
+
+
 def numbers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """(float64 [n], NaN where absent or no number; bool [n], True for what is there and is no finite number)."""
+    """(float64 [n], NaN where absent or no number; bool [n], True for what is there and is no number of 32 bits)."""
     if pa.types.is_boolean(array.type):
         array = pc.cast(array, pa.int8())
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
-        if isinstance(array, pa.DictionaryArray):
-            return numbers(text(array))
-        found = pc.cast(array, pa.float64()).to_numpy(zero_copy_only=False)
+    if _is_number(array.type):
+        found = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         absent = array.is_null().to_numpy(zero_copy_only=False) | np.isnan(found)
-        return np.where(np.isfinite(found), found, np.nan), ~absent & ~np.isfinite(found)
-    written = text(array)
+        known = np.abs(found) <= LARGEST
+        return np.where(known, found, np.nan), ~absent & ~known
+    written = text(_alone(array))
     try:
         found = pc.cast(written, pa.float64()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid:  # one is none: look at each
         pass
     else:
-        return np.where(np.isfinite(found), found, np.nan), ~np.isfinite(found)
+        known = np.abs(found) <= LARGEST
+        return np.where(known, found, np.nan), ~known
     there = pc.not_equal(written, "")
     good = pc.match_substring_regex(written, _NUMBER)
     found = pc.cast(pc.if_else(good, written, None), pa.float64()).to_numpy(zero_copy_only=False)
-    finite = np.isfinite(found)
-    return np.where(finite, found, np.nan), there.to_numpy(zero_copy_only=False) & ~finite
+    known = np.abs(found) <= LARGEST
+    return np.where(known, found, np.nan), there.to_numpy(zero_copy_only=False) & ~known
 
 
 def prices(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -156,16 +199,17 @@ def prices(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     >>> prices(pa.array(["$1,299.00", "12,99 €", "1.299,50", "¥88", "free", "-1", ""]))[0].tolist()
     [1299.0, 12.99, 1299.5, 88.0, nan, nan, nan]
     """
-    if not pa.types.is_string(array.type):
+    if _is_number(array.type):
         found, bad = numbers(array)
     else:
-        bare = pc.replace_substring_regex(text(array), r"^[^\d\-+.]{1,5}|[^\d.]{1,5}$", "")
+        array = text(_alone(array))
+        bare = pc.replace_substring_regex(array, r"^[^\d\-+.]{1,5}|[^\d.]{1,5}$", "")
         bare = pc.replace_substring_regex(bare, r"[\s' ]", "")
         comma = pc.match_substring_regex(bare, r"^\d{1,3}(\.\d{3})+,\d+$|^\d+,\d{1,2}$")
         points = pc.replace_substring(pc.replace_substring(bare, ".", ""), ",", ".")
         bare = pc.if_else(comma, points, pc.replace_substring_regex(bare, r",(\d{3})", r"\1"))
         found, _ = numbers(bare)
-        bad = pc.not_equal(text(array), "").to_numpy(zero_copy_only=False) & np.isnan(found)
+        bad = pc.not_equal(array, "").to_numpy(zero_copy_only=False) & np.isnan(found)
     negative = found < 0
     return np.where(negative, np.nan, found), bad | negative
 
@@ -182,7 +226,9 @@ def times(array: pa.Array, unit: str = "auto") -> tuple[np.ndarray, np.ndarray]:
         micros = pc.cast(array, pa.timestamp("us", tz=getattr(array.type, "tz", None)), safe=False)
         found = _days(pc.cast(micros, pa.int64()))
         return found, np.zeros(len(found), bool)
-    found, bad = numbers(array) if _numeric(array) else _texts(text(array))
+    if not _is_number(array.type):
+        array = text(array)
+    found, bad = numbers(array) if _numeric(array) else _texts(array)
     if _numeric(array):
         unit = unit_of(found) if unit == "auto" else unit
         if unit == "yyyymmdd":
@@ -193,8 +239,11 @@ def times(array: pa.Array, unit: str = "auto") -> tuple[np.ndarray, np.ndarray]:
 
 
 def time_unit(array: pa.Array) -> str:
-    """The unit of a column of times: see unit_of; `auto` where it is no column of numbers."""
-    return unit_of(numbers(array)[0]) if _numeric(array) else "auto"
+    """The unit of a column of times: see unit_of; `auto` where it is no column of numbers, or none is known yet."""
+    if not _is_number(array.type):
+        array = text(array)
+    found = numbers(array)[0] if _numeric(array) else np.zeros(0)
+    return unit_of(found) if np.isfinite(found).any() else "auto"
 
 
 def unit_of(values: np.ndarray) -> str:
@@ -206,22 +255,24 @@ def unit_of(values: np.ndarray) -> str:
     """
     known = values[np.isfinite(values)]
     median = float(np.median(np.abs(known))) if len(known) else 0.0
-    return next((unit for unit, largest in _LARGEST.items() if median <= largest), "ns")
+    return next((unit for unit, largest in _LARGEST_TIME.items() if median <= largest), "ns")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
 def _numeric(array: pa.Array) -> bool:
     """Whether it holds numbers, as such or, nearly all, as text."""
-    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+    if _is_number(array.type):
         return True
-    if not pa.types.is_string(array.type):
-        return False
-    some = text(array.slice(0, 1000)).filter(pc.not_equal(text(array.slice(0, 1000)), ""))
+    some = array.slice(0, 1000).filter(pc.not_equal(array.slice(0, 1000), ""))
     return bool(len(some)) and pc.mean(pc.match_substring_regex(some, _NUMBER)).as_py() > 0.5
 
 
 def _texts(written: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
     found = np.full(len(written), np.nan)
-    zoned = pc.match_substring_regex(written, r"^\d{4}-.*\d" + _ZONE)
+    zoned = pc.match_substring_regex(written, _ZONED)
     plain = pc.replace_substring_regex(written, _ZONE, "")
     plain = pc.if_else(zoned, plain, written)
     iso = pc.match_substring_regex(plain, _DATE_TIME)
@@ -266,13 +317,13 @@ def _offsets(zones: pa.StringArray) -> np.ndarray:
 
 def _offset(zone: str) -> float:
     """
-    >>> _offset("+08:00") * 24
-    8.0
+    >>> _offset("+08:00") * 24, _offset(":00-05") * 24, _offset("00 UTC")
+    (8.0, -5.0, 0.0)
     """
     digits = "".join(letter for letter in zone[zone.rfind("+" if "+" in zone else "-") + 1 :] if letter.isdigit())
-    if zone.endswith("Z") or len(digits) != 4:
+    if zone.endswith(("Z", "UTC", "GMT")) or len(digits) not in (2, 4):
         return 0.0
-    days = (int(digits[:2]) * 60 + int(digits[2:])) / 1440
+    days = (int(digits[:2]) * 60 + int(digits[2:] or 0)) / 1440
     return -days if "+" not in zone else days
 
 

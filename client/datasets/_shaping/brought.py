@@ -7,6 +7,7 @@ from pathlib import Path
 
 from client.datasets._reading.files import text_lines
 from client.datasets._reading.findings import Findings
+from client.datasets._reading.values import LARGEST
 from mmrank.catalog import Catalog
 from mmrank.errors import ConfigError, DatasetError
 
@@ -32,6 +33,8 @@ def _read(root: Path, pattern: str, catalog: Catalog, findings: Findings, into: 
         try:
             query, _, item, _, score = line.text.split()[:5]
             value = float(score)
+            if not abs(value) <= LARGEST:
+                raise ValueError("no finite number of 32 bits")
         except ValueError:
             raise DatasetError(
                 f"{line.file}, line {line.number}: {line.text[:80]!r} is no line of a TREC run; "

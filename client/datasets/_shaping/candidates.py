@@ -20,7 +20,7 @@ class Offers:
     """The choices of everybody, by group (all, one merchant, one type) and day: where candidates are drawn from."""
 
     def __init__(self, day: np.ndarray, customer: np.ndarray, item: np.ndarray, group: np.ndarray) -> None:
-        """day, customer, item, group: int64 [P], by day."""
+        """day, customer, item, group: int64 [P], by day; a float day is a time of it."""
         order = np.argsort(group, kind="stable")
         self._day, self._customer, self._item = day[order], customer[order], item[order]
         self._edges = np.searchsorted(group[order], np.arange(group.max() + 2))
@@ -31,12 +31,12 @@ class Offers:
         *,
         count: int,
         group: int,
-        first: int,
-        last: int,
+        first: float,
+        last: float,
         customer: int,
         taken: np.ndarray,
     ) -> np.ndarray:
-        """At most `count` distinct items, none of `taken`, that others than `customer` chose in [first, last].
+        """At most `count` distinct items, none of `taken`, that others than `customer` chose in [first, last + 1).
 
         Each is the item of a random choice: what sells twice as much is drawn twice as often, as the
         relevant item was, so the draw alone makes popularity neither better nor worse than chance.
@@ -94,9 +94,9 @@ class Asked:
     def draw(
         self, generator: np.random.Generator, *, count: int, query: int, last: float, customer: int, taken: np.ndarray
     ) -> np.ndarray:
-        """At most `count` distinct items, none of `taken`, that others than `customer` chose for `query` by `last`."""
+        """At most `count` items, none of `taken`, that others than `customer` chose for `query` before `last`."""
         low, high = np.searchsorted(self._query, (query, query + 1))
-        rows = slice(low, low + np.searchsorted(self._day[low:high], last, side="right"))
+        rows = slice(low, low + np.searchsorted(self._day[low:high], last, side="left"))
         items = np.unique(self._item[rows][self._customer[rows] != customer])
         items = items[~np.isin(items, taken)]
         return items if len(items) <= count else generator.choice(items, count, replace=False)

@@ -9,8 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from client.datasets._reading.items import coded
 from client.datasets._shaping.queries import beginning, columns_of
 from client.datasets._source import Source, lists_of
+from mmrank.errors import DatasetError
 from mmrank.randomness import numpy_generator
 
 QUERIES = 2000
@@ -23,9 +25,9 @@ def catalogue_alone(source: Source, *, seed: int) -> Source:
     """The source with lists: an item drawn by lot is asked for by its fields, every other time by the beginning of its
     title as well; each item's grade is the number of those that it shares (0, 1, 2, ...).
     """
-    catalog, generator = source.catalog, numpy_generator(seed, "catalogue-alone", source.identity)
+    catalog, generator = source.catalog, numpy_generator(seed, "catalogue-alone", source.name)
     columns = [*columns_of(source), [beginning(title) for title in catalog.titles]]
-    codes = [np.unique(np.array(column, dtype=object).astype(str), return_inverse=True)[1] for column in columns]
+    codes = [coded(column)[0] for column in columns]
     asked: dict[str, int] = {}
     items, grades, sizes = [], [], []
     for item in generator.permutation(len(catalog))[:QUERIES].tolist():
@@ -46,12 +48,17 @@ def catalogue_alone(source: Source, *, seed: int) -> Source:
         items.append(listed)
         grades.append(match[listed])
         sizes.append(len(listed))
+    if not asked:
+        raise DatasetError(
+            f"{source.name}: no item has a title, a category or a field by which one could ask for it; name such "
+            "columns beside items, or bring what people did."
+        )
     start = np.r_[0, np.cumsum(sizes)].astype(np.int64)
     lists = lists_of(
         judged=True,
         start=start,
-        item=np.concatenate([*items, np.zeros(0, np.int64)]).astype(np.int32),
-        relevance=np.concatenate([*grades, np.zeros(0, np.int64)]).astype(np.float32),
+        item=np.concatenate(items).astype(np.int32),
+        relevance=np.concatenate(grades).astype(np.float32),
         query=np.arange(len(asked), dtype=np.int32),
     )
     return replace(source, lists=(lists,), queries=tuple(asked))

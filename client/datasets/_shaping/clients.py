@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from client.datasets import Kind
+from client.datasets._reading.items import coded
 from client.datasets._shaping.partitions import deal
 from client.datasets._shaping.settings import ClientSettings
 from client.datasets._source import NONE, Lists, Source
-from mmrank.errors import ConfigError, nearest
+from mmrank.errors import ConfigError, DatasetError, nearest
 
+ACTED = (
+    "A person is registered where the table has something of theirs, which a registry must not tell. A real device "
+    "reads its own folder (dataset.clients: {by: all, id: NAME, kind: device})."
+)
 _SAFE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -62,11 +68,11 @@ def owners_of(source: Source, settings: ClientSettings) -> Owners:
     if by == "all":
         return Owners(names=(slug(settings.id),), kind=_kind(settings, "merchant"), by="all")
     if by == "queries":
-        return _dealt(source, ClientSettings(partition="iid", clients=settings.clients, kind=settings.kind))
+        return _dealt(source, replace(settings, partition="iid"))
     if by in ("user", source.user_column) and source.users:
         codes, names = np.arange(len(source.users)), slugs(source.users)
-        return Owners(names=names, kind=_kind(settings, "device"), by="user", of_user=codes)
-    if by == source.group_column:
+        return Owners(names=names, kind=_kind(settings, "device"), by="user", of_user=codes, stand_in=ACTED)
+    if by == source.group_column and source.groups:
         codes, names = np.arange(len(source.groups)), slugs(source.groups)
         return Owners(names=names, kind=_kind(settings, "merchant"), by=by, of_group=codes, stand_in=_shared(by))
     if by == "merchant":
@@ -75,7 +81,9 @@ def owners_of(source: Source, settings: ClientSettings) -> Owners:
     if by in source.fields or by == "category":
         codes, values = item_codes(source, by)
         return Owners(names=slugs(values), kind=_kind(settings, "merchant"), by=by, of_item=codes, stand_in=_shared(by))
-    known = sorted({"user", "merchant", "category", "all", *source.fields, *filter(None, [source.group_column])})
+    there = ["user"] if source.users else []
+    there += [source.group_column] if source.group_column and source.groups else []
+    known = sorted({"merchant", "category", "all", *source.fields, *there})
     raise ConfigError(
         f"Expected dataset.clients.by={by!r} to be a column that was read; available: {', '.join(known)}."
         f"{nearest(by, known)}"
@@ -91,25 +99,32 @@ def item_codes(source: Source, column: str) -> tuple[np.ndarray, tuple[str, ...]
     if column not in source.fields:
         known = ["merchant", "category", *source.fields]
         raise ConfigError(f"No column {column!r} of the items; available: {', '.join(known)}.{nearest(column, known)}")
-    names, codes = np.unique(np.array(source.fields[column], dtype=object).astype(str), return_inverse=True)
-    return codes.reshape(-1).astype(np.int64), tuple(str(name) or "none" for name in names)
+    codes, names = coded(source.fields[column])
+    return codes, tuple(name or ("none" if "none" not in names else "") for name in names)
 
 
 def slugs(names: Sequence[str]) -> tuple[str, ...]:
     """Client ids that are safe in a path; each depends on its own name alone, so that nobody renames another.
 
+    Raises DatasetError where two names have one id.
+
     >>> slugs(["shop-1", "Ladieswear", "女装"])
-    ('shop-1', 'ladieswear-d34a0d9a', 'c-2d9c09dc')
+    ('shop-1', 'ladieswear-be075cca01bf', 'c-94409e1f00b4')
     """
-    return tuple(slug(name) for name in names)
+    made = tuple(slug(name) for name in names)
+    if len(set(made)) < len(made):
+        twice = next(name for name, count in Counter(made).items() if count > 1)
+        those = ", ".join(repr(name) for name, own in zip(names, made, strict=True) if own == twice)
+        raise DatasetError(f"Clients {those} would have one id, {twice}; rename one.")
+    return made
 
 
 def slug(name: str) -> str:
-    """One of them: the name itself where it is safe, else what is safe of it and eight digits of its hash."""
+    """One of them: the name itself where it is safe, else what is safe of it and twelve digits of its hash."""
     if _SAFE.fullmatch(name):
         return name
     bare = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "c"
-    return f"{bare}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{bare}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _default(source: Source) -> str:

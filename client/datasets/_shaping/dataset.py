@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from client.datasets import Kind, Split
-from client.datasets._shaping.acts import Acts, acts_of, moment_starts
+from client.datasets._shaping.acts import Acts, acts_of
 from client.datasets._shaping.brought import brought
 from client.datasets._shaping.catalogue import catalogue_alone
 from client.datasets._shaping.clients import Owners, owners_of
 from client.datasets._shaping.fill import BORROWED, Filler, filler_of
-from client.datasets._shaping.lists import PRODUCTION, Listed, listed_of
-from client.datasets._shaping.moments import WIDTHS, Moments
+from client.datasets._shaping.lists import PRODUCTION, Brought, Listed, listed_of
+from client.datasets._shaping.moments import Moments
 from client.datasets._shaping.parts import SPLITS, Parts, parts_of, parts_of_lists
 from client.datasets._shaping.queries import templates_of
 from client.datasets._shaping.settings import Shape
@@ -28,6 +29,10 @@ from mmrank.slates import Slate
 
 VERSION = "1"
 KEPT_CLIENTS = 4096
+UNNAMED = (
+    "Its data are named by the folder that they lie in: moved, they would begin a ledger anew. Set dataset.identity to "
+    "a name that is kept for good."
+)
 
 
 class ShapedDataset:
@@ -46,17 +51,18 @@ class ShapedDataset:
         self.catalog = source.catalog
         self._owners: Owners = owners_of(source, shape.clients)
         self._acts: Acts = acts_of(source, self._owners)
-        chosen = self._acts.relevance > 0
-        self._parts: Parts = parts_of(source, shape.split, self._acts.time[chosen])
+        self._parts: Parts = parts_of(source, shape.split, self._acts.time[self._acts.relevance > 0])
         self._filler: Filler = filler_of(source, shape.candidates, self._acts, self._owners)
         self._moments = self._make_moments() if source.events is not None and self._from_events else None
-        self._lists = self._make_lists(brought(root, shape.rows, self.catalog, source.findings))
+        rows = brought(root, shape.rows, self.catalog, source.findings)
+        self._lists = self._make_lists(rows)
         self.split_by = self._parts.by
         self.epoch_days: float | None = 0.0 if source.timed else None
         self.client_ids: Sequence[str] = self._registered()
         self._numbers = {name: number for number, name in enumerate(self._owners.names)}
-        self.version = self._version()
-        self.stand_in = self._owners.stand_in
+        self.version = self._version(rows)
+        self.stand_in = self._owners.stand_in or (UNNAMED if shape.identity is None else None)
+        self.bad_rows = shape.bad_rows
         self.simulation_only = self._simulation_only()
         self.notes = tuple(str(found) for found in source.findings)
         own = any(np.isfinite(lists.score).any() for lists in source.lists)
@@ -81,10 +87,11 @@ class ShapedDataset:
         """How many slates of that part could not be made, by reason."""
         return dict(self._composed(client_id, split)[1])
 
-    def slate_counts(self) -> dict[str, int]:
-        """By client, about how many slates it has in all parts: moments in which something was chosen, and lists."""
-        counts = self._counts()
-        return {name: int(counts[self._numbers[name]]) for name in self.client_ids}
+    def slate_counts(self) -> np.ndarray:
+        """int64 [clients, 3]: about how many slates each of client_ids has in each part, without making them: moments
+        in which something was chosen (one with several queries is several slates), and lists.
+        """
+        return self._counts()[[self._numbers[name] for name in self.client_ids]]
 
     @property
     def _from_events(self) -> bool:
@@ -122,6 +129,7 @@ class ShapedDataset:
                 brought=given,
                 seed=self.shape.seed,
                 first_nobody=len(self.source.users) + int(first),
+                ends=self._parts.edges[1:] if self._parts.by == "time" else (np.inf,) * 3,
             )
             for lists, part, first in zip(
                 self.source.lists, parts_of_lists(self._parts, self.source), before[:-1], strict=True
@@ -129,25 +137,26 @@ class ShapedDataset:
         ]
 
     def _counts(self) -> np.ndarray:
-        found = np.zeros(len(self._owners.names), np.int64)
-        if self._moments is not None and len(self._acts):
-            width = WIDTHS[self.shape.moment] if self._acts.timed else 0.0
-            begins = np.flatnonzero(moment_starts(self._acts, width))
-            chosen = np.maximum.reduceat(self._acts.relevance, begins) > 0
-            found += np.bincount(self._acts.client[begins][chosen], minlength=len(found))
-        for listed in self._lists:
-            found += np.diff(listed.by_client)
-        return found
+        """int64 [owners, parts]."""
+        places = np.zeros(len(self._owners.names) * len(SPLITS), np.int64)
+        found = [self._moments.begun()] if self._moments is not None and len(self._acts) else []
+        found += [listed.pieces() for listed in self._lists]
+        for client, part in found:
+            known = part >= 0
+            keys = client[known].astype(np.int64) * len(SPLITS) + part[known]
+            places += np.bincount(keys, minlength=len(places))
+        return places.reshape(-1, len(SPLITS))
 
     def _registered(self) -> tuple[str, ...]:
         names = self._owners.names
         if self._owners.by == "all":
             return names  # a real client is registered whatever it holds
-        kept = np.flatnonzero(self._counts() >= self.shape.clients.min_slates)
+        kept = np.flatnonzero(self._counts().sum(axis=1) >= self.shape.clients.min_slates)
         if not len(kept):
             raise DatasetError(
                 f"None of the {len(names)} clients of {self.name} has {self.shape.clients.min_slates} slates; "
-                "lower dataset.clients.min_slates, or look with mmrank data check."
+                "lower dataset.clients.min_slates, make other clients (dataset.clients.by), or look with mmrank data "
+                "check."
             )
         return tuple(names[index] for index in kept.tolist())
 
@@ -190,17 +199,23 @@ class ShapedDataset:
         for listed in self._lists:
             yield from listed.slates(number, part)
 
-    def _version(self) -> str:
+    def _version(self, rows: Brought) -> str:
         """Changes with whatever changes a slate."""
-        sha = hashlib.sha256(repr((VERSION, self.shape, self._owners.names[:1000])).encode())
+        shape = dataclasses.replace(self.shape, identity=None, bad_rows=0.0, rows=dict.fromkeys(self.shape.rows, ""))
+        sha = hashlib.sha256(repr((VERSION, shape, self._owners.names[:1000])).encode())
         sha.update(self.catalog.digest.encode())
         for columns in (self.source.events, *self.source.lists):
             if columns is not None:
                 for name, array in sorted(arrays_of(columns).items()):
-                    sha.update(name.encode())
-                    sha.update(np.ascontiguousarray(array).tobytes())
-        for names in (self.source.queries, self.source.users, self.source.groups):
+                    sha.update(f"{name} {len(array)}".encode())
+                    same = array.strides == (0,)  # one value for all
+                    sha.update(np.ascontiguousarray(array[:1] if same else array).data)
+        for names in (self.source.queries, self.source.users, self.source.groups, *self.source.fields.values()):
             sha.update("\x1f".join(names).encode())
+            sha.update(b"\x1e")
+        for name, queries in rows.items():
+            for query, scores in sorted(queries.items()):
+                sha.update(repr((name, query, sorted(scores.items()))).encode())
         return f"{VERSION}-{sha.hexdigest()[:12]}"
 
 

@@ -62,43 +62,55 @@ class Filler:
         first: float,
         last: float,
         part: int,
+        chosen: np.ndarray | None = None,
     ) -> np.ndarray:
-        """int64: `items`, then at most `negatives` others: what was `seen` first, then by the origin."""
+        """int64: `items`, then at most `negatives` others: what was `seen` first, then by the origin.
+
+        first: the time of the slate, NaN where it has none. last: nothing is drawn from then on. chosen: further items
+        that were chosen beside them, none of which may stand as not relevant.
+        """
+        barred = items if chosen is None else np.concatenate([items, chosen])
+        seen = seen[~np.isin(seen, barred)]
         count = self.negatives(part)
         if len(seen) > count:
             seen = generator.choice(seen, count, replace=False)
         found = [items.astype(np.int64), seen.astype(np.int64)]
+        barred = np.concatenate([barred, seen]).astype(np.int64)
         count -= len(seen)
         shelf = int(self.shelf[items[0]]) if len(items) else client
-        if count and self.offers is not None:
-            until = min(first + self.settings.window_days, last - 1e-9)
+        if count and self.offers is not None and np.isfinite(first):
+            day = float(np.floor(first))
             drawn = self.offers.draw(
                 generator,
                 count=count,
                 group=shelf,
-                first=int(np.floor(first)),
-                last=int(np.floor(min(until, 1e9))),
+                first=day,
+                last=min(day + self.settings.window_days, last - 1.0),
                 customer=user,
-                taken=np.concatenate(found),
+                taken=barred,
             )
             found.append(drawn)
             count = 0  # a slate with few others on offer stays short: the shelf would give away what nobody wants
         if count and query and self.asked is not None:
             number = self.numbers.get(query, -2)
-            drawn = self.asked.draw(
-                generator, count=count, query=number, last=last, customer=user, taken=np.concatenate(found)
-            )
+            drawn = self.asked.draw(generator, count=count, query=number, last=last, customer=user, taken=barred)
             found.append(drawn)
             count -= len(drawn)
         if count and query and self.nearest is not None:
             among = None if not self.shelf.any() else self.shelf == shelf
-            drawn = self.nearest.draw(count=count, query=query, among=among, taken=np.concatenate(found))
+            drawn = self.nearest.draw(count=count, query=query, among=among, taken=barred)
             found.append(drawn)
             count -= len(drawn)
         if count:
             found.append(
                 self.shelves.draw(
-                    generator, count=count, group=shelf, first=0, last=0, customer=user, taken=np.concatenate(found)
+                    generator,
+                    count=count,
+                    group=shelf,
+                    first=0,
+                    last=0,
+                    customer=user,
+                    taken=np.concatenate([barred, *found[2:]]),
                 )
             )
         return np.concatenate(found).astype(np.int64)
@@ -109,19 +121,17 @@ def filler_of(source: Source, settings: CandidateSettings, acts: Acts, owners: O
     origin = settings.origin
     if origin == "auto":
         origin = "others_same_window" if acts.timed and len(acts) else "catalogue"
-    shelf = owners.of_item if owners.of_item is not None else np.zeros(len(source.catalog), np.int64)
-    chosen = acts.relevance > 0
-    order = np.argsort(acts.time[chosen], kind="stable")
-    user, item, time, query = (column[chosen][order] for column in (acts.user, acts.item, acts.time, acts.query))
+    shelf = owners.of_item if owners.of_item is not None else np.zeros(len(source.catalog), np.int32)
+    chosen = np.flatnonzero(acts.relevance > 0) if origin in BORROWED else np.zeros(0, np.int64)
+    chosen = chosen[np.argsort(acts.time[chosen], kind="stable")]
+    user, item, time, query = (column[chosen] for column in (acts.user, acts.item, acts.time, acts.query))
     return Filler(
         settings=settings,
         origin=origin,
         shelves=Shelves(shelf),
         shelf=shelf,
         numbers={text: number for number, text in enumerate(source.queries)} if origin == "same_query" else {},
-        offers=Offers(np.floor(time).astype(np.int64), user, item, shelf[item])
-        if origin == "others_same_window" and len(item)
-        else None,
+        offers=Offers(time, user, item, shelf[item]) if origin == "others_same_window" and len(item) else None,
         asked=Asked(query, user, item, time) if origin == "same_query" else None,
         nearest=Nearest(source.catalog.titles) if origin == "bm25" else None,
     )

@@ -15,6 +15,7 @@ from client.datasets._shaping.acts import Acts
 from client.datasets._shaping.clients import Owners
 from client.datasets._shaping.fill import Filler
 from client.datasets._shaping.moments import LONGEST_HISTORY, TOO_FEW
+from client.datasets._shaping.parts import name_of
 from client.datasets._source import NONE, Lists, Source
 from mmrank.randomness import numpy_generator
 from mmrank.slates import Slate
@@ -32,7 +33,8 @@ class Listed:
 
     part: int8 [L]. rows: int64 [R], by client and list; a piece is what a client has of a list: piece i has the rows
     [edges[i], edges[i + 1]) of the list of_list[i], and client c the pieces [by_client[c], by_client[c + 1]).
-    first_nobody: the number of the first person who is not named.
+    first_nobody: the number of the first person who is not named. ends: of each part, the day from which on nothing is
+    drawn.
     """
 
     source: Source
@@ -49,6 +51,7 @@ class Listed:
     of_list: np.ndarray
     edges: np.ndarray
     by_client: np.ndarray
+    ends: tuple[float, float, float] = (np.inf, np.inf, np.inf)
 
     def slates(self, client: int, part: int) -> Iterator[Slate | str]:
         """The slates of a client in a part, or why one could not be made."""
@@ -61,6 +64,13 @@ class Listed:
                 rows = self.rows[self.edges[piece] : self.edges[piece + 1]]
                 yield self._slate(client, index, rows, person, known.get(user), part)
 
+    def pieces(self) -> tuple[np.ndarray, np.ndarray]:
+        """(client, part) of each piece that makes a slate, int [n]: one of a single item makes none, unless filled."""
+        client = np.repeat(np.arange(len(self.clients)), np.diff(self.by_client))
+        mine = slice(int(self.by_client[0]), int(self.by_client[-1]))
+        enough = (np.diff(self.edges)[mine] >= 2) | self.fill
+        return client[enough], self.part[self.of_list[mine]][enough]
+
     def _slate(
         self, client: int, index: int, rows: np.ndarray, person: int, acted: slice | None, part: int
     ) -> Slate | str:
@@ -68,10 +78,10 @@ class Listed:
         rows = _different(lists, rows)
         query = int(lists.query[index])
         words = self.source.queries[query] if query >= 0 else ""
-        time = float(lists.time[index]) if self.acts.timed and not lists.judged else 0.0
+        time = float(lists.time[index]) if np.isfinite(lists.time[index]) and not lists.judged else 0.0
         candidates = lists.item[rows].astype(np.int64)
         if self.fill:
-            candidates = self._filled(client, index, candidates, words, time, part)
+            candidates = self._filled(client, index, candidates, words, part)
         if len(candidates) < 2:
             return TOO_FEW
         more = len(candidates) - len(rows)
@@ -90,15 +100,13 @@ class Listed:
             scores=self._scores(index, rows, candidates),
         )
 
-    def _filled(
-        self, client: int, index: int, candidates: np.ndarray, words: str, time: float, part: int
-    ) -> np.ndarray:
+    def _filled(self, client: int, index: int, candidates: np.ndarray, words: str, part: int) -> np.ndarray:
         """The list, and others until there are as many as a slate has. The list's name names its draws."""
         missing = self.filler.negatives(part) + 1 - len(candidates)
         if missing <= 0:
             return candidates
         lists = self.lists
-        name = lists.query_id[index] if len(lists.query_id) else str(index)
+        name = name_of(self.source, lists, index)
         generator = numpy_generator(self.seed, "lists", self.clients[client], name)
         filled = self.filler.fill(
             candidates,
@@ -107,8 +115,8 @@ class Listed:
             client=client,
             user=int(lists.user[index]),
             query=words,
-            first=time,
-            last=np.inf,
+            first=float(lists.time[index]),
+            last=self.ends[part],
             part=part,
         )
         return filled[: len(candidates) + missing]
@@ -146,6 +154,7 @@ def listed_of(
     brought: Brought,
     seed: int,
     first_nobody: int,
+    ends: tuple[float, float, float] = (np.inf, np.inf, np.inf),
 ) -> Listed:
     """Lists cut up by client, each client's in the order of time."""
     owner = owners.of_lists(lists)
@@ -173,6 +182,7 @@ def listed_of(
         of_list=key_list[pieces],
         edges=edges,
         by_client=np.searchsorted(key_owner[pieces], np.arange(len(owners.names) + 1)),
+        ends=ends,
     )
 
 

@@ -32,14 +32,15 @@ def loader(read: Callable[..., Source], *, holds: str) -> Callable[..., ShapedDa
     ]
 
     def load(*, root: str | Path | None = None, **settings: Any) -> ShapedDataset:
-        shape = shape_of({name: settings.pop(name) for name in SHAPE if name in settings})
+        shared = {name: settings.pop(name) for name in SHAPE if name in settings}
+        shape = shape_of({name: value for name, value in shared.items() if value is not None})
         folder = data_root(root, holds=holds)
         return shaped(read(folder, shape=shape, findings=Findings(), **settings), shape, root=folder)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     place = inspect.Parameter("root", keyword, default=None)
-    shared = [inspect.Parameter(item.name, keyword, default=_default(item)) for item in dataclasses.fields(Shape)]
-    load.__signature__ = inspect.Signature([place, *own, *shared])  # type: ignore[attr-defined]
+    common = [inspect.Parameter(item.name, keyword, default=_default(item)) for item in dataclasses.fields(Shape)]
+    load.__signature__ = inspect.Signature([place, *own, *common])  # type: ignore[attr-defined]
     load.__doc__ = read.__doc__
     return load
 

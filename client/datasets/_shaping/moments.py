@@ -58,6 +58,16 @@ class Moments:
             for index in np.flatnonzero(wanted).tolist():
                 yield from self._moment(client, user, acts, slice(int(cuts[index]), int(cuts[index + 1])), part)
 
+    def begun(self) -> tuple[np.ndarray, np.ndarray]:
+        """(client, part) of each moment in which something was chosen, int [n]; NONE for a part beyond the last."""
+        width = WIDTHS[self.moment] if self.acts.timed else 0.0
+        begins = np.flatnonzero(moment_starts(self.acts, width))
+        begins = begins[np.maximum.reduceat(self.acts.relevance, begins) > 0]
+        if self._timed:
+            return self.acts.client[begins], self.parts.of_times(self.acts.time[begins])
+        by_query = np.array([self.parts.of_query(text) for text in ("", *self.source.queries)], np.int8)
+        return self.acts.client[begins], by_query[self.acts.query[begins] + 1]
+
     def _name(self, acts: Acts, rows: slice) -> tuple[str, ...]:
         time = float(acts.time[rows.start])
         width = WIDTHS[self.moment] if self.acts.timed else 0.0
@@ -91,6 +101,7 @@ class Moments:
                 first=float(acts.time[rows.start]),
                 last=self.parts.end_of(part) if self._timed else np.inf,
                 part=part,
+                chosen=acts.item[rows][acts.relevance[rows] > 0],
             )
             if len(shown) < 2:
                 yield TOO_FEW

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,12 @@ def parts_of(source: Source, settings: SplitSettings, times: np.ndarray) -> Part
             "Expected dataset.split.by=column where a column says the part (split: beside judgments or impressions); "
             "set dataset.split.by: time or query."
         )
+    shown = [lists for lists in source.lists if not lists.judged]
+    if by == "time" and shown and not _any_timed(shown):
+        raise ConfigError(
+            "Expected dataset.split.by=time over impressions that have times; name their column (time: beside "
+            "impressions), or set dataset.split.by: query."
+        )
     shares = (settings.validation_fraction, settings.test_fraction)
     if settings.edges is not None:
         return Parts(by=by, edges=(-np.inf, *settings.edges), shares=shares, public=True)
@@ -90,13 +96,30 @@ def parts_of_lists(parts: Parts, source: Source) -> Iterator[np.ndarray]:
             yield np.array([parts.of_query(_words(source, lists, index)) for index in range(len(lists))], np.int8)
 
 
+def name_of(source: Source, lists: Lists, index: int) -> str:
+    """Names a list by what is its own, so that nothing that somebody else did gives it another name."""
+    if len(lists.query_id):
+        return lists.query_id[index]
+    user, query = int(lists.user[index]), int(lists.query[index])
+    items = lists.item[int(lists.start[index]) : int(lists.start[index + 1])]
+    ids = [source.catalog.item_ids[item] for item in items.tolist()]
+    names = (source.users[user] if user >= 0 else "", source.queries[query] if query >= 0 else "")
+    return "\x1f".join([*names, repr(float(lists.time[index])), *ids])
+
+
 def _words(source: Source, lists: Lists, index: int) -> str:
     query = int(lists.query[index])
-    return source.queries[query] if query >= 0 else f"list {index}"
+    return source.queries[query] if query >= 0 else name_of(source, lists, index)
 
 
 def _usual(source: Source) -> str:
     if any((lists.part != NONE).any() for lists in source.lists):
         return "column"
-    acted = source.events is not None or any(not lists.judged for lists in source.lists)
-    return "time" if acted else "query"
+    shown = [lists for lists in source.lists if not lists.judged]
+    if shown:
+        return "time" if _any_timed(shown) else "query"
+    return "time" if source.events is not None else "query"
+
+
+def _any_timed(shown: Sequence[Lists]) -> bool:
+    return any(bool(np.isfinite(lists.time).any()) for lists in shown)
