@@ -14,7 +14,7 @@ from client.datasets import Dataset
 from mmrank import components
 from mmrank.errors import MmrankError
 from mmrank.slates import EVENT_TYPES
-from tests.client.datasets import fixtures_judged, fixtures_search, shops
+from tests.client.datasets import fixtures_amazon, fixtures_judged, fixtures_logs, fixtures_search, shops
 
 FAMILY = "client.datasets"
 SPLITS = ("train", "validation", "test")
@@ -29,6 +29,14 @@ VARIANTS: dict[str, tuple[dict, ...]] = {
         {"items": shops.ITEMS, "judgments": shops.JUDGMENTS},
         {"items": shops.ITEMS},
     ),
+    "recbole": ({}, {"clients": "release_year", "queries": "derive", "candidates": "catalogue"}),
+    "amazon_reviews": ({}, {"clients": "merchant", "queries": "derive"}),
+    "mind": (
+        {},
+        {"split": {"validation_from": "2019-11-14", "test_from": "2019-11-15"}},
+        {"clients": "category", "candidates": {"fill": True, "from": "catalogue"}},
+    ),
+    "movielens": ({}, {"clients": {"partition": "dirichlet", "clients": 4}, "queries": "derive"}),
     "esci": ({}, {"locale": "all", "version": "large", "gains": "graded", "clients": {"clients": 5}}),
     "wands": ({}, {"clients": {"clients": 5}, "gains": "exact"}),
     "jdsearch": (
@@ -46,6 +54,10 @@ VARIANTS: dict[str, tuple[dict, ...]] = {
 """Settings under which a data set is tried; one that is not listed is tried with its defaults."""
 WRITTEN = {
     "tables": shops.write_shop,
+    "recbole": fixtures_logs.write_recbole,
+    "amazon_reviews": fixtures_amazon.write_amazon_reviews,
+    "mind": fixtures_logs.write_mind,
+    "movielens": fixtures_logs.write_movielens,
     "esci": fixtures_search.write_esci,
     "wands": fixtures_search.write_wands,
     "jdsearch": fixtures_search.write_jdsearch,
@@ -207,7 +219,7 @@ def test_a_later_history_tells_the_same_of_the_past(dataset):
         for slate in dataset.slates(client, "train")[:200] + dataset.slates(client, "test")[:50]:
             before = last.get(slate.user)
             if before is not None and len(before.history):
-                times = slate.time_days - slate.age_days
+                times = slate.time_days - slate.age_days.astype(np.float64)
                 past = slate.history[times < before.time_days - 1e-3][-len(before.history) :]
                 np.testing.assert_array_equal(past, before.history[len(before.history) - len(past) :])
                 compared += len(past)

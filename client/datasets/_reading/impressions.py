@@ -37,7 +37,8 @@ class ImpressionColumns:
     clicked: 0, 1 (2 a purchase), or true and false, beside each item; of a list also the ids that were clicked.
     id: names the impression, and joins its rows (of one person: two may count theirs alike); rows of one person, time
     and query belong together where None.
-    position: 0 or 1 the top, as each list begins. propensity: the chance that the item was looked at. score: of the shop's own ranker.
+    position: 0 or 1 the top, as each list begins. propensity: the chance that the item was looked at. score: of the
+    shop's own ranker.
     """
 
     file: str

@@ -266,7 +266,8 @@ def _numeric(array: pa.Array) -> bool:
     """Whether it holds numbers, as such or, nearly all, as text."""
     if _is_number(array.type):
         return True
-    some = array.slice(0, 1000).filter(pc.not_equal(array.slice(0, 1000), ""))
+    some = array.slice(0, 1000)
+    some = some.filter(pc.invert(pc.is_in(pc.utf8_lower(some), pa.array(["", "nan", "null", "none"]))))
     return bool(len(some)) and pc.mean(pc.match_substring_regex(some, _NUMBER)).as_py() > 0.5
 
 

@@ -79,6 +79,8 @@ def parts_of(source: Source, settings: SplitSettings, times: np.ndarray) -> Part
         edges = (-np.inf, UNTIMED_DAYS * validation, UNTIMED_DAYS * test, np.inf)
     else:
         validation, test = np.quantile(known, [validation, test]).tolist()
+        test = test if shares[1] > 0 else np.inf
+        validation = validation if sum(shares) > 0 else np.inf
         if np.ptp(known) > FEW_DAYS:
             validation, test = float(np.ceil(validation)), float(np.ceil(test))
         edges = (-np.inf, validation, test, np.inf)
