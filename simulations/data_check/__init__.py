@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from client.datasets import Dataset
+from client.datasets._reading.behaviour import give_back
 from client.datasets._reading.files import data_root
 from client.datasets._reading.findings import Findings
 from client.datasets._shaping.dataset import ShapedDataset
@@ -70,6 +71,7 @@ def check(settings: Settings, *, console: Console | None = None, pictures: bool 
             source, root = _read(module, settings, checked, display)
             checked.facts |= source_facts(source)
             check_columns(source, root, settings.dataset, checked.findings)
+            give_back()
             with display.phase("Clients and parts", kind="check"):
                 shape = shape_of(_shape(settings.dataset))
                 checked.findings.check(shape.bad_rows)

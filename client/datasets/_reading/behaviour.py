@@ -39,7 +39,7 @@ RELEVANCE = np.array([0.0, 1.0, 1.0, 2.0], np.float32)
 TOO_MUCH = f"a relevance of more than {LARGEST:,.0f}; the row is left out"
 
 DAY = 86_400.0
-WAITING_ROWS = 2_000_000
+WAITING_ROWS = 1_000_000
 FIRST_ROWS = 65_536
 
 
@@ -169,7 +169,7 @@ class Parts:
             raise DatasetError(f"{file}: no row after the header.")
         for name in self._waiting:
             self._number(name)
-        _give_back()
+        give_back()
         made = {name: column.joined() for name, column in self._columns.items()}
         # one cell for all: nobody has such a name
         return made | {name: np.broadcast_to(np.int32(NONE), (self._rows,)) for name in self._blank}
@@ -180,7 +180,7 @@ class Parts:
         self._waiting[name] = []
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Let the system have what the blocks took: glibc keeps a quarter of a GB of small holes after ten million rows."""
     pa.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

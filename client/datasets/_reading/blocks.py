@@ -409,6 +409,17 @@ def _parquet(path: Path, name: str, wanted: Sequence[str]) -> Iterator[Block]:
             rows = np.arange(row, row + batch.num_rows, dtype=np.int64)
             batch.validate(full=True)  # text that is none would stop whoever looks into it
             row += batch.num_rows
-            yield Block(file=name, columns=dict(zip(batch.schema.names, batch.columns, strict=True)), rows=rows)
+            columns = [_usual(column) for column in batch.columns]
+            yield Block(file=name, columns=dict(zip(batch.schema.names, columns, strict=True)), rows=rows)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DatasetError(f"{name}, after row {row - 1}: damaged ({error}).") from error
+
+
+def _usual(array: pa.Array) -> pa.Array:
+    """The same in a type that Arrow can compute with."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    for kind, usual in ((pa.string_view(), pa.string()), (pa.binary_view(), pa.binary()), (pa.float16(), pa.float32())):
+        if array.type == kind:
+            return array.cast(usual)
+    return array

@@ -110,6 +110,12 @@ class Findings:
         """How many of that fault there are, in all files."""
         return sum(found.count for found in self._found.values() if found.code == code)
 
+    def most_lost(self) -> str:
+        """A sentence that names the fault by which the most rows are left out, or nothing."""
+        lost = [found for found in self._found.values() if found.lost]
+        worst = max(lost, key=lambda found: found.count, default=None)
+        return "" if worst is None else f" Most rows are left out by this: {worst}."
+
     def check(self, bad_rows: float) -> None:
         """Raise DatasetError with the first error, or where more than that share of a file's rows is left out."""
         self._raise_errors()

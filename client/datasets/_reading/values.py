@@ -57,8 +57,6 @@ def text(array: pa.Array) -> pa.StringArray:
     """
     if isinstance(array, pa.DictionaryArray):
         array = array.dictionary_decode()
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
     if not pa.types.is_string(array.type):
         array = _as_text(array)
     return pc.fill_null(pc.utf8_trim_whitespace(array), "")

@@ -68,7 +68,8 @@ def owners_of(source: Source, settings: ClientSettings) -> Owners:
     if by == "all":
         return Owners(names=(slug(settings.id),), kind=_kind(settings, "merchant"), by="all")
     if by == "queries":
-        return _dealt(source, replace(settings, partition="iid"))
+        clients = max(min(settings.clients, len(source.queries)), 1)
+        return _dealt(source, replace(settings, partition="iid", clients=clients))
     if by in ("user", source.user_column) and source.users:
         codes, names = np.arange(len(source.users)), slugs(source.users)
         return Owners(names=names, kind=_kind(settings, "device"), by="user", of_user=codes, stand_in=ACTED)

@@ -18,6 +18,7 @@ from client.datasets._shaping.brought import brought
 from client.datasets._shaping.catalogue import catalogue_alone
 from client.datasets._shaping.clients import Owners, owners_of
 from client.datasets._shaping.fill import BORROWED, Filler, filler_of
+from client.datasets._shaping.harmonise import harmonised
 from client.datasets._shaping.lists import PRODUCTION, Brought, Listed, listed_of
 from client.datasets._shaping.moments import Moments
 from client.datasets._shaping.parts import SPLITS, Parts, parts_of, parts_of_lists
@@ -45,6 +46,7 @@ class ShapedDataset:
     def __init__(self, source: Source, shape: Shape, *, root: Path) -> None:
         self.name, self.findings = source.name, source.findings
         self.root = root
+        source = harmonised(source, shape.harmonise, root=root)
         if source.events is None and not source.lists:
             source = catalogue_alone(source, seed=shape.seed)
         self.source, self.shape = source, shape
@@ -156,7 +158,7 @@ class ShapedDataset:
             raise DatasetError(
                 f"None of the {len(names)} clients of {self.name} has {self.shape.clients.min_slates} slates; "
                 "lower dataset.clients.min_slates, make other clients (dataset.clients.by), or look with mmrank data "
-                "check."
+                f"check.{self.findings.most_lost()}"
             )
         return tuple(names[index] for index in kept.tolist())
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from client.datasets._shaping.settings import ClientSettings
 from client.datasets._source import Source
-from mmrank.errors import ConfigError, nearest
+from mmrank.errors import ConfigError, DatasetError, nearest
 from mmrank.randomness import numpy_generator
 
 OWN = ("iid", "quantity", "dirichlet")
@@ -21,9 +21,11 @@ def deal(source: Source, settings: ClientSettings, *, people: bool, labels: np.n
     """int64 [P]: the client of each person, or of each query where not `people`.
 
     labels: int64 [P], what each likes most. rows: int64 [P], how many each has. The same for one seed, whoever asks.
-    Raises ConfigError for an unknown partition, or more clients than people.
+    Raises ConfigError for an unknown partition, or more clients than people; DatasetError where there is nobody.
     """
     names = source.users if people else source.queries
+    if not len(names):
+        raise DatasetError(f"{source.name}: no person and no query is in its tables.{source.findings.most_lost()}")
     if len(names) < settings.clients:
         what = "people" if people else "queries"
         raise ConfigError(

@@ -126,12 +126,41 @@ class CandidateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HarmoniseSettings:
+    """What makes several shops' catalogues comparable; public facts alone.
+
+    categories: a table under the root with the columns merchant (blank for all), from, to: the common name of each
+    shop's category. currency: what prices are in after `rates`, a factor by merchant, or a table under the root with
+    the columns merchant (blank for all others), rate: `rates` is then its name, kept as rates_file. prices:
+    `by_merchant` and `by_category` put an index in place of each price, which says how dear the item is within its
+    shop or its category, so that what is cheap in a dear shop is cheap.
+    """
+
+    categories: str | None = None
+    currency: str | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
+    rates_file: str | None = None
+    prices: Literal["as_they_are", "by_merchant", "by_category"] = "as_they_are"
+
+    def __post_init__(self) -> None:
+        if (self.currency is None) != (not self.rates and self.rates_file is None):
+            raise ConfigError(
+                f"Expected dataset.harmonise.currency={self.currency} and rates together: a rate turns a shop's prices "
+                "into that currency; set both, for example currency: EUR and rates: {shop: 0.92}, or neither."
+            )
+        if self.rates and self.rates_file is not None:
+            raise ConfigError("Expected dataset.harmonise.rates as factors or as a table, not both; leave one out.")
+        for merchant, rate in self.rates.items():
+            bounded(f"dataset.harmonise.rates.{merchant}", rate, 1e-9, 1e9)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """Everything that readers share. moment: what a person did together is one slate: of a day, an hour or each event.
 
     rows: TREC run files under the root, by the name of the row that each becomes. seed: of candidates and derived
     queries. identity: names the data in privacy ledgers, in place of the root's path; keep it for good.
-    bad_rows: the share of a table's rows that may be left out.
+    bad_rows: the share of a table's rows that may be left out. harmonise: several shops' catalogues made comparable.
     """
 
     clients: ClientSettings = field(default_factory=ClientSettings)
@@ -143,6 +172,8 @@ class Shape:
     seed: int = 0
     identity: str | None = None
     bad_rows: float = 0.01
+    harmonise: HarmoniseSettings = field(default_factory=HarmoniseSettings, repr=False)
+    """Not in the text that a version is made of: all that it changes is in the catalogue, whose digest is."""
 
     def __post_init__(self) -> None:
         bounded("dataset.bad_rows", self.bad_rows, 0.0, 1.0)
@@ -166,6 +197,9 @@ def shape_of(values: Mapping[str, Any]) -> Shape:
         given["candidates"] = {"origin": candidates}
     elif isinstance(candidates, Mapping) and "from" in candidates:
         given["candidates"] = {"origin" if key == "from" else key: value for key, value in candidates.items()}
+    harmonise = given.get("harmonise")
+    if isinstance(harmonise, Mapping) and isinstance(harmonise.get("rates"), str):
+        given["harmonise"] = {"rates_file" if key == "rates" else key: value for key, value in harmonise.items()}
     split = given.get("split")
     if isinstance(split, Mapping):  # YAML reads a bare 2024-01-31 as a date
         given["split"] = {key: str(value) if isinstance(value, date) else value for key, value in split.items()}
