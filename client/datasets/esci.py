@@ -39,6 +39,7 @@ from client.datasets._source import NONE, Lists, Source, lists_of
 from mmrank.errors import ConfigError, DatasetError, nearest
 
 HOLDS = f"{EXAMPLES} and {PRODUCTS}"
+SIZE = "small 48,300 queries and 1.1 million judgments; large 130,652 and 2.6 million"
 VERSIONS = ("small", "large")
 GAINS: Mapping[str, Mapping[str, float]] = {
     "kdd": {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0},

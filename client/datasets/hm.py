@@ -25,6 +25,8 @@ simulation design), or, as a stand-in for merchants, since there is one retailer
 
 The price of an item is what the shop asked on the first day that anybody bought it. It is the shop's list price,
 so public, and every item has one: a price over the training part alone would tell which items had sold by then.
+
+Licence: H&M's own terms, those of its Kaggle competition of 2022; nothing of the data is part of this project.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ from mmrank.errors import ConfigError, DatasetError, nearest
 from mmrank.slates import Slate
 
 VERSION = "1"
+HOLDS = "articles.csv, transactions_train.csv and images/"
+SIZE = "105,542 items, 1.4 million people, 31.8 million purchases; a part of it will do"
 MERCHANT_COLUMNS = ("index_name", "index_group_name", "section_name", "department_name", "garment_group_name")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SIMULATION_ONLY = (

@@ -40,6 +40,7 @@ from client.datasets._source import NONE, Events, Lists, Source, events_of, list
 from mmrank.errors import ConfigError, DatasetError, nearest
 
 HOLDS = "product_meta_data.txt and user_behavior_data.txt of JDsearch"
+SIZE = "about 170,000 people and 12.9 million products"
 BEHAVIOUR, PRODUCTS = "user_behavior_data", "product_meta_data"
 LEVELS = tuple(f"{what}_{level}" for level in (1, 2, 3, 4) for what in ("cate_id", "cate_name"))
 PRODUCT_COLUMNS = ("wid", "name", "brand_id", "brand_name", *LEVELS, "shop_id")

@@ -6,7 +6,8 @@ picture and in six titles out of ten. Private: people with tastes in all of them
 are generated for one client at a time when they are asked for. Nothing of a client is kept but a small cache.
 
 `Slate.oracle` (utility without noise), `Slate.propensity` and `Marketplace.tastes` are the truth: for tests and
-evaluation, never for training. The generator is frozen: see _marketplace.settings.GENERATOR.
+evaluation, never for training. The generator is frozen: see _marketplace.settings.GENERATOR. Licence: this project's
+own; nobody's data are in it.
 """
 
 from __future__ import annotations

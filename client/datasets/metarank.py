@@ -42,6 +42,7 @@ from client.datasets._source import NONE, Events, Lists, Source, events_of, list
 from mmrank.errors import ConfigError, DatasetError
 
 HOLDS = "events.jsonl of Metarank, or such files packed"
+SIZE = "that of your own log"
 EVERY = 10_000
 """Lines between two calls of progress."""
 

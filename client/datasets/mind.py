@@ -40,6 +40,7 @@ from mmrank.errors import DatasetError
 from mmrank.settings import parse_table
 
 HOLDS = "the folders train and dev of MIND, each with behaviors.tsv and news.tsv"
+SIZE = "MINDsmall 50,000 people; MIND 1 million people and 161,000 news"
 NEWS_COLUMNS = ("id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 TEST = "test"
 _LOOKED_AT = 20

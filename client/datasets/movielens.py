@@ -30,6 +30,7 @@ from mmrank.errors import DatasetError
 from mmrank.settings import bounded, parse_table
 
 HOLDS = "movies.csv and ratings.csv (ml-latest), movies.dat and ratings.dat (ml-1m), or u.item and u.data (ml-100k)"
+SIZE = "ml-100k to ml-32m, as the names say"
 LATEST = ItemColumns(file="movies.csv", id="movieId", title=("title",), fields={"genres": "genres"})
 RATED = ("userId", "movieId", "rating", "timestamp")
 RATINGS = EventColumns(

@@ -35,6 +35,7 @@ from mmrank.errors import ConfigError, DatasetError, nearest
 from mmrank.settings import bounded, parse_table
 
 HOLDS = "NAME.inter and NAME.item, RecBole's atomic files"
+SIZE = "that of each data set"
 TYPES = ("token", "token_seq", "float", "float_seq")
 TITLES = (
     *("title", "item_name", "name", "movie_title", "movie_name", "book_title", "product_title", "item_title"),

@@ -45,6 +45,7 @@ from mmrank.errors import DatasetError
 HOLDS = (
     "train, vali and test files in the format of SVMlight (grade qid:1 1:0.5 ...), or folders Fold1 to Fold5 of them"
 )
+SIZE = "MSLR-WEB10K 10,000 queries and 136 features; others as they are"
 ENDINGS = (".txt", ".dat", ".svm", ".svmlight", ".libsvm", ".letor")
 
 

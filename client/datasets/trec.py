@@ -39,6 +39,7 @@ from client.datasets.tables import Columns, columns_of, read_columns
 from mmrank.errors import DatasetError
 
 HOLDS = "qrels, topics (or queries), and a collection of documents (or a table that items: maps)"
+SIZE = "that of each collection"
 IDS = ("docid", "doc_id", "docno", "_id", "id", "pid", "item_id", "product_id", "asin")
 TEXTS = ("title", "text", "contents", "body", "abstract", "description")
 PACKED = (".gz", ".bz2", ".zst", ".lz4")

@@ -28,6 +28,7 @@ from client.datasets._source import Source
 from mmrank.errors import ConfigError, nearest
 
 HOLDS = "product.csv, query.csv and label.csv of WANDS"
+SIZE = "480 queries, 42,994 products, 233,448 judgments"
 TABBED = Layout(format="csv", separator="\t", quotes=True)
 GAINS: Mapping[str, Mapping[str, float]] = {
     "graded": {"Exact": 2.0, "Partial": 1.0, "Irrelevant": 0.0},

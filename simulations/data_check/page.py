@@ -30,6 +30,7 @@ FACTS = (
     ("slates_of_a_person", "Slates of a person: least, quarter, median, three quarters, most"),
     ("units_of_a_client", "Units of a client: least, quarter, median, three quarters, most"),
 )
+CLIENTS_SHOWN, CATEGORIES_SHOWN = 24, 8
 PRIVATE = "This page tells of people's behaviour in numbers. Keep it with the data that it came from."
 
 
@@ -48,7 +49,8 @@ def page(checked: Checked) -> str:
         _page.section("Labels", _page.facts((key, _value(value)) for key, value in facts.get("labels", {}).items())),
     ]
     if checked.dataset is not None:
-        body += [_distributions(checked.dataset), _pictures(checked.dataset, facts.get("pictures", {}))]
+        dataset = checked.dataset
+        body += [_distributions(dataset), _partition(dataset), _pictures(dataset, facts.get("pictures", {}))]
     return _page.page(f"mmrank data check: {name}", body)
 
 
@@ -85,6 +87,25 @@ def _distributions(dataset: Dataset) -> str:
     if len(prices):
         plots.append(counts_plot(prices, label="price", of="items"))
     return _page.section("Distributions", *plots)
+
+
+def _partition(dataset: Dataset) -> str:
+    """What people of the first clients chose in training, by category: whether clients are alike."""
+    try:
+        from simulations.report._plots import shares_plot
+    except ModuleNotFoundError:
+        return ""
+    catalog, clients = dataset.catalog, list(dataset.client_ids[:CLIENTS_SHOWN])
+    counts = np.zeros((len(clients), len(catalog.category_names)))
+    for row, client in enumerate(clients):
+        for slate in dataset.slates(client, "train"):
+            np.add.at(counts[row], catalog.categories[slate.candidates[slate.relevance > 0]], 1)
+    if len(catalog.category_names) < 2 or len(clients) < 2 or not counts.any():
+        return ""
+    most = np.argsort(-counts.sum(axis=0))[:CATEGORIES_SHOWN]
+    shares = {catalog.category_names[index] or "none": counts[:, index].tolist() for index in most.tolist()}
+    shares["others"] = (counts.sum(axis=1) - counts[:, most].sum(axis=1)).tolist()
+    return _page.section("What each client has", shares_plot(clients, shares, label="items chosen in training"))
 
 
 def _pictures(dataset: Dataset, found: Mapping[str, Any]) -> str:

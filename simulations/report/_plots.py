@@ -192,6 +192,23 @@ def counts_plot(values: Sequence[float], *, label: str, of: str) -> str:
     return drawn(f"Distribution: {label}", draw, height=2.4)
 
 
+def shares_plot(names: Sequence[str], parts: Mapping[str, Sequence[float]], *, label: str) -> str:
+    """A bar for each of `names`, cut into `parts`: how much of each it has."""
+
+    def draw(axes: Axes, narrow: bool) -> None:
+        left = [0.0] * len(names)
+        inks = [*COLOURS.values(), "#5b8def", "#d9a441", GRID]
+        for (part, values), ink in zip(parts.items(), inks, strict=False):
+            axes.barh(range(len(names)), values, left=left, color=ink, label=part, edgecolor="white", linewidth=0.4)
+            left = [start + value for start, value in zip(left, values, strict=True)]
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_xlabel(label)
+        axes.legend(ncols=2 if narrow else 4, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize="small")
+
+    return drawn(f"By client: {label}", draw, height=1.4 + 0.22 * len(names))
+
+
 def _inline(svg: str) -> str:
     """The <svg> element alone, scaled to its column, its width and height left to the view box."""
     svg = svg[svg.index("<svg") :]
