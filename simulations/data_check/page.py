@@ -28,6 +28,7 @@ FACTS = (
     ("parts", "Slates by part, about"),
     ("kinds", "Kinds of clients"),
     ("slates_of_a_person", "Slates of a person: least, quarter, median, three quarters, most"),
+    ("histories_of_an_event", "Histories that an event stands in: least, quarter, median, three quarters, most"),
     ("units_of_a_client", "Units of a client: least, quarter, median, three quarters, most"),
 )
 CLIENTS_SHOWN, CATEGORIES_SHOWN = 24, 8

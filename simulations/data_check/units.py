@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,8 @@ def check_units(dataset: Dataset, settings: Settings, findings: Findings, facts:
             f"{small} of {len(units)} clients have fewer than {need} units ({privacy.unit}) in training: at sampling "
             f"rate {privacy.sampling_rate:g} most of their steps are noise alone; group them, or take client_update",
         )
+    if privacy.unit == "slate" and settings.model.use_behaviour:
+        _histories(dataset, settings.model.history_length, findings, facts)
     if expected.size and np.median(expected) > 4 * privacy.expected_batch_size:
         findings.add(
             "note",
@@ -57,6 +60,36 @@ def check_units(dataset: Dataset, settings: Settings, findings: Findings, facts:
             dataset.name,
             f"a step of the median client expects {np.median(expected):.0f} units, and privacy.expected_batch_size is "
             f"{privacy.expected_batch_size:g}: the noise is divided by less than it could be",
+        )
+
+
+def _histories(dataset: Dataset, length: int, findings: Findings, facts: dict[str, Any]) -> None:
+    """In how many slates' histories one event stands: epsilon of an event is stated for `length` of them.
+
+    There are more where a person has many slates of one moment, or sees much and chooses little.
+    """
+    counts: list[int] = []
+    for client in dataset.client_ids[:CLIENTS]:
+        stands: Counter[tuple[int, int, float]] = Counter()
+        for slate in dataset.slates(client, "train"):
+            times = slate.time_days - slate.age_days[-length:].astype(np.float64)
+            items = slate.history[-length:].tolist()
+            # a second is 1e-5 days, and ages are float32
+            stands.update(
+                {(slate.user, item, round(time, 2)) for item, time in zip(items, times.tolist(), strict=True)}
+            )
+        counts += stands.values()
+    if not counts:
+        return
+    facts["histories_of_an_event"] = quantiles(counts)
+    above = float(np.mean(np.array(counts) > length))
+    if above:
+        findings.add(
+            "warning",
+            "histories",
+            dataset.name,
+            f"{above:.1%} of events stand in more than {length} histories (model.history_length), one in {max(counts)}: "
+            f"epsilon as a report states it, for an event in {length} histories, is not theirs",
         )
 
 

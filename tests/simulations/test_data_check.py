@@ -118,6 +118,18 @@ def test_a_promise_that_does_not_fit_is_an_error_and_small_clients_a_warning(sho
     assert bounded.facts["slates_of_a_person"][-1] > 2
 
 
+def test_an_event_that_stands_in_more_histories_than_is_stated_is_said(shop):
+    """Somebody who clicks once, and is shown a lot afterwards."""
+    dp = ("privacy.mechanism=dp_sgd", "privacy.epsilon=4", "model.history_length=3")
+    rows = [json.loads(line) for line in (shop / "impressions.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row |= {"user": "u0", "time": shops.FIRST + number * 3600, "clicked": [int(number == 0)] + [0] * 9}
+    (shop / "impressions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = checked(shop, *dp, events=None, impressions=shops.IMPRESSIONS)
+    assert "histories" in codes(found)
+    assert found.facts["histories_of_an_event"][-1] > 100
+
+
 def test_labels_that_popularity_explains_are_said(shop):
     """One item is all that anybody ever takes, and candidates are any of the catalogue."""
     rows = [

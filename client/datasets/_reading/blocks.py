@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from client.datasets._reading.files import PACKINGS, column_of, lines_of, open_text, shards
 from client.datasets._reading.findings import Findings
+from client.datasets._reading.quoting import Row, rows_of
 from mmrank.errors import ConfigError, DatasetError
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
@@ -216,9 +217,8 @@ class _Text:
 
     def _unreadable(self, error: pa.ArrowException, row: int) -> DatasetError:
         if "straddling" in str(error) or "out of sync" in str(error):
-            for begins, size, _ in self._rows():
-                if size > BLOCK_BYTES:
-                    return self._unclosed(begins, f"within {BLOCK_BYTES >> 20} MB")
+            longest = max(self._rows(), key=lambda found: found.letters)
+            return self._unclosed(longest.line, f"within {BLOCK_BYTES >> 20} MB")
         return DatasetError(f"{self.name}, after row {row - 1}: {error}.")
 
     def _unclosed(self, line: int, where: str) -> DatasetError:
@@ -233,33 +233,23 @@ class _Text:
         """
         wanted = self.findings.rows_of(self.name)
         line_of: dict[int, int] = {}
-        for row, (begins, _, closed) in enumerate(self._rows(), 1):
-            if not closed:
-                raise self._unclosed(begins, "until the end of the file")
-            if row in wanted:
-                line_of[row] = begins
+        for number, row in enumerate(self._rows(), 1):
+            if not row.closed:
+                raise self._unclosed(row.line, "until the end of the file")
+            if row.torn:
+                text = (
+                    "a row of several lines in which letters follow a quote: is one not closed, and another row lost "
+                    "in it? double a quote that is meant"
+                )
+                self.findings.add("warning", "quotes", self.name, text, lines=(row.line,), by_row=False)
+            if number in wanted:
+                line_of[number] = row.line
         self.findings.relocate(self.name, line_of)
 
-    def _rows(self) -> Iterator[tuple[int, int, bool]]:
-        """Of each row as the parser of blocks tells them apart: (its first line, its letters so far, whether it ends).
-
-        A row that goes on is given again with each BLOCK_BYTES of it, and where the file ends before it.
-        """
+    def _rows(self) -> Iterator[Row]:
         with open_text(self.path, encoding=self.layout.encoding, findings=Findings(), name=self.name) as stream:
             lines = io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8", newline="")
-            begins, size, inside = 1, 0, False
-            for number, line in enumerate(lines, 1):
-                if not size and line in ("\n", "\r", "\r\n"):  # no row
-                    begins = number + 1
-                    continue
-                size += len(line)
-                inside = self.quotes and _goes_on(line, self.separator, inside)
-                if not inside or size > BLOCK_BYTES:
-                    yield begins, size, not inside
-                if not inside:
-                    begins, size = number + 1, 0
-            if inside:
-                yield begins, size, False
+            yield from rows_of(lines, separator=self.separator, quotes=self.quotes)
 
 
 def _rows_from(first: int, count: int, left_out: Sequence[int]) -> np.ndarray:
@@ -281,31 +271,6 @@ def _separator(head: str) -> str:
     """
     line = next((line for line in io.StringIO(head, newline=None) if line.strip()), "")
     return max(SEPARATORS, key=line.count)
-
-
-def _goes_on(line: str, separator: str, inside: bool) -> bool:
-    """Whether a quoted field is open at the end of the line; `inside`: whether one was at its beginning.
-
-    >>> _goes_on('1,"a ""b" c', ",", False), _goes_on('1,5" disk', ",", False), _goes_on('1,"a', ",", False)
-    (False, False, True)
-    """
-    at = 0
-    if not inside and line.startswith('"'):
-        at, inside = 1, True
-    while True:
-        if not inside:
-            opening = line.find(separator + '"', at)
-            if opening < 0:
-                return False
-            at, inside = opening + 2, True
-        closing = line.find('"', at)
-        if closing < 0:
-            return True
-        at = closing + 1
-        if line.startswith('"', at):
-            at += 1
-        else:
-            inside = False
 
 
 def _json_lines(path: Path, name: str, wanted: Sequence[str], layout: Layout, findings: Findings) -> Iterator[Block]:

@@ -53,7 +53,7 @@ class ShapedDataset:
         self.catalog = source.catalog
         self._owners: Owners = owners_of(source, shape.clients)
         self._acts: Acts = acts_of(source, self._owners)
-        self._parts: Parts = parts_of(source, shape.split, self._acts.time[self._acts.relevance > 0])
+        self._parts: Parts = parts_of(source, shape.split, self._slate_times())
         self._filler: Filler = filler_of(source, shape.candidates, self._acts, self._owners)
         self._moments = self._make_moments() if source.events is not None and self._from_events else None
         rows = brought(root, shape.rows, self.catalog, source.findings)
@@ -94,6 +94,12 @@ class ShapedDataset:
         in which something was chosen (one with several queries is several slates), and lists.
         """
         return self._counts()[[self._numbers[name] for name in self.client_ids]]
+
+    def _slate_times(self) -> np.ndarray:
+        """float64 [n]: when slates are: of lists that were shown where there are any, else of what people chose."""
+        if self._from_events:
+            return self._acts.time[self._acts.relevance > 0]
+        return np.concatenate([lists.time for lists in self.source.lists if not lists.judged])
 
     @property
     def _from_events(self) -> bool:

@@ -52,7 +52,7 @@ class Parts:
 
 
 def parts_of(source: Source, settings: SplitSettings, times: np.ndarray) -> Parts:
-    """The parts of a source. times: of everything that people chose, float64 [n], NaN where unknown.
+    """The parts of a source. times: of its slates, float64 [n], NaN where unknown.
 
     Raises ConfigError for a split that the source can't have.
     """
