@@ -1,9 +1,9 @@
 """Rows of public content on disk, by content hash: what was encoded once is never encoded again.
 
-One folder holds one encoder's rows as blocks, each a pair of .npy files: `NAME.rows.npy` [n, *row] and
-`NAME.keys.npy` [n, 32], the SHA-256 of each row's content, zeros where there is nothing. A block is written under
-another name and renamed, rows first, so that a process killed at any moment leaves whole blocks alone.
-A block `part-*` holds rows as they were encoded; a block `table-*` all rows of one catalogue in its order.
+One folder holds one encoder's rows. A table is all rows of one catalogue in its order, a pair of .npy files:
+`table-*.rows.npy` [N, *row] and `table-*.keys.npy` [N, 32], the SHA-256 of each row's content, zeros where there is
+nothing. It is written under another name and renamed, rows first, so that a process killed at any moment leaves whole
+tables alone. What was encoded since is in logs `part-*.log`, batch by batch, until it is in a table.
 One process at a time encodes (a lock file); readers take no lock.
 """
 
@@ -16,29 +16,39 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from mmrank._row_log import KEY_BYTES, RowLog, read_log
+from mmrank._workers import completed
 from mmrank.errors import DatasetError
 
 log = logging.getLogger(__name__)
 
-KEY_BYTES = 32
 TABLES_KEPT = 8
 """Tables of other catalogues that stay in a folder; the least recently used beyond these are deleted."""
 
-_PART_SECONDS = 10.0
-"""About how much encoding a kill can lose."""
+Encode = Callable[[list[int]], tuple[np.ndarray, np.ndarray]]
+"""n positions in the catalogue -> (rows [n, *row], present bool [n]); called in several threads at once."""
 
-Load = Callable[[Sequence[int]], Any]
-"""Positions in the catalogue -> their contents. Called from one other thread, while the batch before is encoded."""
+Report = Callable[[int, int], None]
+"""Called with (items done, items in all)."""
 
-Encode = Callable[[Any], tuple[np.ndarray, np.ndarray]]
-"""What `Load` gave for n positions -> (rows [n, *row], present bool [n])."""
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """rows: [N, *row], memory-mapped. present: bool [N].
+
+    encoded: how many contents this call encoded, in `seconds`; the other present rows were there.
+    """
+
+    rows: np.ndarray
+    present: np.ndarray
+    encoded: int
+    seconds: float
 
 
 def key_of(content: str) -> bytes:
@@ -74,30 +84,30 @@ class RowCache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def table(
-        self,
-        keys: np.ndarray,
-        load: Load,
-        encode: Encode,
-        *,
-        batch: int,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(rows [N, *row], memory-mapped; present bool [N]) for content `keys` [N, 32].
+        self, keys: np.ndarray, encode: Encode, *, batch: int, workers: int = 1, progress: Report | None = None
+    ) -> Table:
+        """The rows for content `keys` [N, 32].
 
-        Rows that no block holds are encoded, `batch` at a time, and kept. Absent content (zero keys), and content
-        that `encode` reports as absent, has rows of zeros; the latter is tried again with the next new table.
+        Rows that are nowhere yet are encoded, `batch` at a time by `workers` threads, and each batch is kept before its
+        thread goes on. Absent content (zero keys), and content that `encode` reports as absent, has rows of zeros; the
+        latter is tried again with the next new table.
         """
         report = progress or (lambda done, total: None)
         name = "table-" + hashlib.sha256(keys.tobytes()).hexdigest()[:16]
+        encoded, seconds = 0, 0.0
         while (found := self._opened(name)) is None:
             with locked(self.folder):
                 if self._opened(name) is None:  # another process may have made it while this one waited
-                    self._write_table(name, keys, self._fill(keys, load, encode, batch, report))
-                    self._prune(name)
+                    started = time.perf_counter()
+                    encoded += self._fill(keys, encode, batch, workers, report)
+                    seconds += time.perf_counter() - started
+                    self._write_table(name, keys, self._index())
+                    self._prune(name, keys)
         report(len(keys), len(keys))
-        return found[0], np.any(found[1], axis=1).reshape(len(keys))
+        return Table(found[0], np.any(found[1], axis=1).reshape(len(keys)), encoded, seconds)
 
-    def _fill(self, keys: np.ndarray, load: Load, encode: Encode, batch: int, report: Report) -> _Index:
+    def _fill(self, keys: np.ndarray, encode: Encode, batch: int, workers: int, report: Report) -> int:
+        """Encode and keep what is nowhere yet; how many contents that were."""
         index = self._index()
         wanted: dict[bytes, int] = {}
         for position, key in enumerate(map(bytes, keys)):
@@ -105,27 +115,19 @@ class RowCache:
                 wanted[key] = position
         positions = list(wanted.values())
         batches = [positions[start : start + batch] for start in range(0, len(positions), batch)]
-        pending: list[tuple[np.ndarray, np.ndarray]] = []
-        done, flushed = len(keys) - len(positions), time.monotonic()
+        done, encoded = len(keys) - len(positions), 0
         report(done, len(keys))
-        for here, contents in _loaded_ahead(load, batches):
-            rows, present = encode(contents)
-            pending.append((np.asarray(rows, self._row_dtype)[present], keys[here][present]))
-            done += len(here)
-            if here is batches[-1] or time.monotonic() - flushed > _PART_SECONDS:
-                self._write_part(pending, index)
-                pending, flushed = [], time.monotonic()
-            report(done, len(keys))
-        return index
+        with RowLog(self.folder / f"part-{uuid.uuid4().hex}.log") as part:
 
-    def _write_part(self, pending: list[tuple[np.ndarray, np.ndarray]], index: _Index) -> None:
-        rows = np.concatenate([rows for rows, _ in pending])
-        keys = np.concatenate([keys for _, keys in pending])
-        if len(keys):
-            name = f"part-{uuid.uuid4().hex}"
-            write_array(self._path(name, "rows"), rows)
-            write_array(self._path(name, "keys"), keys)
-            self._add(index, name)
+            def keep(here: list[int]) -> tuple[int, int]:
+                rows, present = encode(here)
+                part.append(keys[here][present], np.asarray(rows, self._row_dtype)[present])
+                return len(here), int(present.sum())
+
+            for tried, found in completed(keep, batches, workers=workers):
+                done, encoded = done + tried, encoded + found
+                report(done, len(keys))
+        return encoded
 
     def _write_table(self, name: str, keys: np.ndarray, index: _Index) -> None:
         stored = keys.copy()
@@ -143,13 +145,17 @@ class RowCache:
         os.replace(temporary, path)
         write_array(self._path(name, "keys"), stored)
 
-    def _prune(self, name: str) -> None:
-        """Parts are in the new table now; older tables beyond TABLES_KEPT go."""
+    def _prune(self, name: str, keys: np.ndarray) -> None:
+        """Parts of this catalogue are in the new table now; older tables beyond TABLES_KEPT go."""
         tables = sorted(self.folder.glob("table-*.keys.npy"), key=lambda path: path.stat().st_mtime)
-        doomed = [path.name for path in tables[:-TABLES_KEPT]] + [p.name for p in self.folder.glob("part-*.keys.npy")]
-        for keys_name in doomed:
-            if not keys_name.startswith(name):
-                (self.folder / keys_name).unlink()
+        doomed = [path for path in tables[:-TABLES_KEPT] if not path.name.startswith(name)]
+        there = set(map(bytes, keys))
+        for path in self.folder.glob("part-*.log"):
+            logged = [key for part, _ in self._logged(path) for key in map(bytes, part)]
+            if not logged or not there.isdisjoint(logged):  # else it is what a killed run over another catalogue left
+                doomed.append(path)
+        for path in doomed:
+            path.unlink()
         whole = {path.name.removesuffix(".keys.npy") for path in self.folder.glob("*.keys.npy")}
         for path in [*self.folder.glob("*.rows.npy"), *self.folder.glob("*.tmp")]:
             if path.name.split(".")[0] not in whole:
@@ -157,13 +163,15 @@ class RowCache:
 
     def _index(self) -> _Index:
         index: _Index = {}
-        for path in sorted(self.folder.glob("*.keys.npy")):
-            self._add(index, path.name.removesuffix(".keys.npy"))
+        blocks = [self._open(path.name.removesuffix(".keys.npy")) for path in sorted(self.folder.glob("*.keys.npy"))]
+        for path in sorted(self.folder.glob("part-*.log")):
+            blocks += [(rows, keys) for keys, rows in self._logged(path)]
+        for rows, keys in blocks:
+            index.update((key, (rows, place)) for place, key in enumerate(map(bytes, keys)) if any(key))
         return index
 
-    def _add(self, index: _Index, name: str) -> None:
-        rows, keys = self._open(name)
-        index.update((key, (rows, place)) for place, key in enumerate(map(bytes, keys)) if any(key))
+    def _logged(self, path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return read_log(path, row_shape=self._row_shape, row_dtype=self._row_dtype)
 
     def _open(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         try:
@@ -186,17 +194,7 @@ class RowCache:
 
 
 _Index = dict[bytes, tuple[np.ndarray, int]]
-Report = Callable[[int, int], None]
-
-
-def _loaded_ahead(load: Load, batches: Sequence[list[int]]) -> Iterator[tuple[list[int], Any]]:
-    """Each batch with its contents; the next one is loaded meanwhile, so that drawing and encoding overlap."""
-    with ThreadPoolExecutor(1, thread_name_prefix="load") as loader:
-        ahead = [loader.submit(load, batch) for batch in batches[:1]]
-        for number, batch in enumerate(batches):
-            contents = ahead.pop().result()
-            ahead = [loader.submit(load, following) for following in batches[number + 1 : number + 2]]
-            yield batch, contents
+"""By key: the block that holds the row, and where in it."""
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -7,9 +7,6 @@ forgotten with the process.
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -22,15 +19,14 @@ import torch
 from torch import Tensor
 
 from mmrank import components
-from mmrank._row_cache import Encode, Load, Report, RowCache, kept_arrays, keys_of, write_array
-from mmrank._style import style_rows, text_looks
+from mmrank._sides import Side, Sides, Work, kept_rows
+from mmrank._style import text_looks
+from mmrank._workers import count_workers
 from mmrank.catalog import Catalog
 from mmrank.encoders import ImageEncoder, TextEncoder
 from mmrank.encoders._linear import Reduced, Stateful
 from mmrank.errors import ConfigError
 from mmrank.settings import ModelSettings
-
-log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with ("text" or "image", items done, items in all)."""
@@ -38,9 +34,6 @@ Progress = Callable[[str, int, int], None]
 PRICE_LIMIT = 3.0
 """Standardised log prices are clipped to this many standard deviations."""
 
-_TEXT_BATCH = 512
-_IMAGE_BATCH = 32
-"""Two batches of photos are in memory at once: 6 MB each at 1,200 x 1,800 pixels."""
 _QUERIES_KEPT = 65_536
 
 
@@ -57,6 +50,9 @@ class FeatureTable:
     looks: float32 [feature_dim, 2 * style_dim], from a text row to the style that the catalogue shows with such words;
     about of length 1 in each half; one row of zeros where the ranker has no such feature.
     missing: how many items lack a text, an image, a price. digest: changes with anything that changes a number here.
+    local: by part in use (text, image, style, looks, price), whether an item's numbers depend on that item alone, so
+    that parties who know nothing of each other's catalogues get the same for the same item. work: by side, what was
+    encoded, at what rate, and what was there.
     """
 
     text: Tensor
@@ -71,6 +67,8 @@ class FeatureTable:
     text_encoder: TextEncoder = field(repr=False)
     digest: str
     missing: Mapping[str, int] = field(default_factory=dict)
+    local: Mapping[str, bool] = field(default_factory=dict)
+    work: Mapping[str, Work] = field(default_factory=dict)
     _queries: _QueryRows = field(default_factory=lambda: _QueryRows(_QUERIES_KEPT), repr=False)
 
     def __len__(self) -> int:
@@ -143,55 +141,77 @@ def build_features(
     *,
     cache_dir: Path | str,
     device: str | torch.device = "cpu",
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> FeatureTable:
     """Encode the catalogue, or take what `cache_dir` (created where absent) holds of it.
 
-    A killed call goes on where it was; a changed title or picture is encoded alone; processes may share the folder.
-    A picture that can't be read counts as missing, with one warning that says how many.
+    A killed call goes on where it was, less a batch a worker; a changed title or picture is encoded alone; processes
+    may share the folder. workers: threads that decode and encode, by default one for each core; the numbers are the
+    same for any. A picture that can't be read, or is too large to, counts as missing; one warning says how many,
+    which, and why.
+
+    Nothing but the folder is written, and nothing is sent: a merchant may keep the catalogue private and compute here.
+    But numbers that are not `local` are fitted to the catalogue at hand, and one ranker can't read them of two
+    catalogues. Local text needs `model.text: hashing`, `minilm` or a trainable encoder, and local pictures any encoder;
+    a frozen one of either only where model.feature_dim is the length of its rows (384 of minilm, 236 of histogram, 1280
+    of efficientnet with stages: [] and colours: false; hashing takes any), since other rows are reduced by components
+    of this catalogue. Style, looks and prices are of a catalogue always: set model.use_looks and model.use_price to
+    false, and model.towers: end_to_end, which has no style.
+
     Raises ConfigError for settings that don't fit together or a package that is missing.
     """
     folder = Path(cache_dir).expanduser() / "features"
-    titles = [title if title.strip() else None for title in catalog.titles]
     texts, images = text_encoder(model), image_encoder(model)
     for encoder in (texts, images):
         _place(encoder, device)
     category = np.array(catalog.categories, np.int64)
-    if model.use_text:
-        text, has_text, text_key, text_style = _text_rows(folder, texts, titles, category, model.style_dim, progress)
-    else:
-        text, has_text, text_key, text_style = _no_rows(texts, len(catalog), model.style_dim)
-        texts.fit([])
-    if model.use_image:
-        image, has_image, image_key, image_style = _image_rows(
-            folder, images, catalog, category, model.style_dim, progress
-        )
-    else:
-        image, has_image, image_key, image_style = _no_rows(images, len(catalog), model.style_dim)
+    sides = Sides(
+        folder=folder,
+        category=category,
+        style_dim=model.style_dim,
+        workers=count_workers(workers),
+        progress=progress,
+    )
+    text = sides.text(texts, catalog.titles) if model.use_text else sides.nothing(texts.fit([]), len(catalog))
+    image = sides.image(images, catalog) if model.use_image else sides.nothing(images, len(catalog))
     price, has_price = standardised_log_prices(catalog.prices)
-    flags = {"text": has_text, "image": has_image, "price": has_price}
-    style = torch.cat([text_style, image_style], dim=1)
-    parts = f"{catalog.digest}|{text_key}|{image_key}|style-{model.style_dim}|looks-{model.with_looks}"
+    flags = {"text": text.present, "image": image.present, "price": has_price}
+    style = torch.cat([text.style, image.style], dim=1)
+    parts = f"{catalog.digest}|{text.key}|{image.key}|style-{model.style_dim}|looks-{model.with_looks}"
     digest = hashlib.sha256(parts.encode()).hexdigest()
     looks = torch.zeros(1, style.shape[1])
     if model.with_looks:
-        present = np.stack([has_text, has_text & has_image], axis=1)
-        path = folder / f"looks-{digest[:16]}.npy"
-        looks = torch.from_numpy(_kept_rows(path, lambda: text_looks(text.numpy(), style.numpy(), present)))
+        looks = _looks(folder / f"looks-{digest[:16]}.npy", text, image, style)
     return FeatureTable(
-        text=text,
-        image=image,
+        text=text.rows,
+        image=image.rows,
         style=style,
         looks=looks,
-        has_text=torch.from_numpy(has_text),
-        has_image=torch.from_numpy(has_image),
+        has_text=torch.from_numpy(text.present),
+        has_image=torch.from_numpy(image.present),
         has_price=torch.from_numpy(has_price),
         price=torch.from_numpy(price),
         category=torch.from_numpy(category),
         text_encoder=texts,
         digest=digest,
         missing={name: int((~flag).sum()) for name, flag in flags.items()},
+        local=_local(model, texts, images),
+        work={"text": text.work, "image": image.work},
     )
+
+
+def _looks(path: Path, text: Side, image: Side, style: Tensor) -> Tensor:
+    present = np.stack([text.present, text.present & image.present], axis=1)
+    return torch.from_numpy(kept_rows(path, lambda: text_looks(text.rows.numpy(), style.numpy(), present)))
+
+
+def _local(model: ModelSettings, texts: TextEncoder, images: ImageEncoder) -> dict[str, bool]:
+    """What has a state has learned it from the catalogue."""
+    used = {"text": (model.use_text, texts), "image": (model.use_image, images)}
+    local = {name: not isinstance(encoder, Stateful) for name, (in_use, encoder) in used.items() if in_use}
+    fitted = {"style": model.towers == "frozen", "looks": model.with_looks, "price": model.use_price}
+    return local | {name: False for name, in_use in fitted.items() if in_use}
 
 
 def standardised_log_prices(prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,129 +224,6 @@ def standardised_log_prices(prices: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     mean, std = (logs[known].mean(), logs[known].std()) if known.any() else (0.0, 0.0)
     scaled = (logs - mean) / max(std, 1e-9)  # one price for all: every z is 0
     return np.where(known, scaled.clip(-PRICE_LIMIT, PRICE_LIMIT), 0.0).astype(np.float32), known
-
-
-def _text_rows(
-    folder: Path,
-    encoder: Any,
-    titles: Sequence[str | None],
-    category: np.ndarray,
-    style_dim: int,
-    progress: Progress | None,
-) -> _Rows:
-    raw = encoder.encoder if isinstance(encoder, Reduced) else encoder
-    keys, key = keys_of(titles), raw.version
-    written = [title or "" for title in titles]
-    if isinstance(raw, Stateful):
-        # what was learned from these titles belongs to them: so do the rows
-        key = f"{key}|{hashlib.sha256(keys.tobytes()).hexdigest()}"
-        path = _folder(folder, "text", raw, key) / "state.npz"
-        raw.restore(kept_arrays(path, lambda: raw.fit(written).state()))
-    else:
-        raw.fit(written)
-
-    def load(positions: Sequence[int]) -> list[str]:
-        return [written[position] for position in positions]
-
-    def encode(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        return raw.rows(texts), np.ones(len(texts), bool)
-
-    at = _folder(folder, "text", raw, key)
-    cache = _Cached(at, encoder, keys, category, style_dim)
-    return cache.rows(load, encode, _TEXT_BATCH, _named(progress, "text"))
-
-
-def _image_rows(
-    folder: Path, encoder: Any, catalog: Catalog, category: np.ndarray, style_dim: int, progress: Progress | None
-) -> _Rows:
-    raw = encoder.encoder if isinstance(encoder, Reduced) else encoder
-    digests = [catalog.images.digest(index) for index in range(len(catalog))]
-    raw.fit([])
-
-    def load(positions: Sequence[int]) -> list[np.ndarray | None]:
-        return [catalog.images(position) for position in positions]
-
-    def encode(pictures: Sequence[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
-        return raw.rows(pictures), np.array([picture is not None for picture in pictures], bool)
-
-    at = _folder(folder, "image", raw, raw.version)
-    cache = _Cached(at, encoder, keys_of(digests), category, style_dim)
-    rows = cache.rows(load, encode, _IMAGE_BATCH, _named(progress, "image"))
-    unreadable = sum(digest is not None for digest in digests) - int(rows[1].sum())
-    if unreadable:
-        log.warning(
-            "%d of %d pictures of %s can't be read; they count as missing.", unreadable, len(catalog), catalog.name
-        )
-    return rows
-
-
-_Rows = tuple[Tensor, np.ndarray, str, Tensor]
-"""Rows by item, which items have one, what the rows depend on, and the style rows."""
-
-
-@dataclass(frozen=True)
-class _Cached:
-    """One side of the catalogue in its folder: keys [N] and categories [N] of the items."""
-
-    folder: Path
-    encoder: Any
-    keys: np.ndarray
-    category: np.ndarray
-    style_dim: int
-
-    def rows(self, load: Load, encode: Encode, batch: int, report: Report | None) -> _Rows:
-        encoder = self.encoder
-        raw = encoder.encoder if isinstance(encoder, Reduced) else encoder
-        cache = RowCache(self.folder, row_shape=raw.row_shape, row_dtype=raw.row_dtype)
-        rows, present = cache.table(self.keys, load, encode, batch=batch, progress=report)
-        key = f"{encoder.version}|{hashlib.sha256(self.keys.tobytes() + present.tobytes()).hexdigest()}"
-        if encoder.trainable:
-            style = torch.zeros(1, self.style_dim).expand(len(rows), -1)
-        else:
-            style = torch.from_numpy(self._style(rows, present, key))
-        if isinstance(encoder, Reduced):
-            rows = self._reduced(encoder, rows, key)
-        return torch.from_numpy(rows), present, key, style
-
-    def _reduced(self, encoder: Reduced, raw: np.ndarray, key: str) -> np.ndarray:
-        """The reduction fitted on these rows, and they reduced by it, both kept: each process would get the same."""
-        stem = "reduced-" + hashlib.sha256(key.encode()).hexdigest()[:16]
-        encoder.restore(kept_arrays(self.folder / f"{stem}.npz", lambda: encoder.fit_rows(raw).state()))
-        return _kept_rows(self.folder / f"{stem}.npy", lambda: encoder.reduce(raw))
-
-    def _style(self, raw: np.ndarray, present: np.ndarray, key: str) -> np.ndarray:
-        groups = hashlib.sha256(self.category.tobytes()).hexdigest()
-        stem = "style-" + hashlib.sha256(f"{key}|{groups}|{self.style_dim}".encode()).hexdigest()[:16]
-        return _kept_rows(self.folder / f"{stem}.npy", lambda: style_rows(raw, present, self.category, self.style_dim))
-
-
-def _kept_rows(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    if not path.exists():
-        write_array(path, make())
-    return np.load(path, mmap_mode="c", allow_pickle=False)
-
-
-def _no_rows(encoder: Any, items: int, style_dim: int) -> _Rows:
-    """Zeros that take no memory, for a side that is switched off."""
-    zero = torch.from_numpy(np.zeros((1, *encoder.row_shape), encoder.row_dtype))
-    style = torch.zeros(1, style_dim).expand(items, -1)
-    return zero.expand(items, *encoder.row_shape), np.zeros(items, bool), "off", style
-
-
-def _folder(folder: Path, kind: str, encoder: Any, key: str) -> Path:
-    """One for each encoder version; `about.json` tells a person what it holds."""
-    name = re.split(r"[^a-z0-9]", encoder.version)[0]
-    digest = hashlib.sha256(f"{key}|{encoder.row_shape}|{encoder.row_dtype}".encode()).hexdigest()
-    at = folder / f"{kind}-{name}-{digest[:16]}"
-    about = at / "about.json"
-    if not about.exists():
-        at.mkdir(parents=True, exist_ok=True)
-        about.write_text(json.dumps({"encoder": encoder.version, "row": encoder.row_shape, "dtype": encoder.row_dtype}))
-    return at
-
-
-def _named(progress: Progress | None, name: str) -> Report | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
 
 
 def _place(encoder: Any, device: str | torch.device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable
@@ -12,10 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from mmrank import components
+from mmrank.features import Work, build_features
 from mmrank.settings import Settings, parse
 from simulations import config as configs
-from simulations._stage import Shared, encoded, resolve_device
-from simulations.progress import Display
+from simulations._stage import resolve_device
+from simulations.progress import Display, Pace
 
 DATASETS = "client.datasets"
 SAMPLE = 200
@@ -23,16 +25,29 @@ SAMPLE = 200
 
 
 def datasets() -> dict[str, Any]:
-    """Each data set's first sentence, and its settings with their defaults."""
+    """Each data set's first paragraph, what its folder must hold, its size, licence with citation, and settings."""
     found = {}
     for name in components.available(DATASETS):
         module = components.load(DATASETS, name)
         parameters = inspect.signature(module.load).parameters.values()
         found[name] = {
             "summary": " ".join((module.__doc__ or "").strip().split("\n\n")[0].split()),
+            "needs": getattr(module, "HOLDS", None),
+            "size": getattr(module, "SIZE", None),
+            "licence": _licence(module.__doc__ or ""),
             "settings": {item.name: None if item.default is item.empty else item.default for item in parameters},
         }
     return found
+
+
+def _licence(doc: str) -> str | None:
+    """What a docstring says from the word Licence on, to the end of the paragraph.
+
+    >>> _licence("Rows.\\n\\nMore. Licence: MIT, with\\ncitation (A 2020).\\n\\nLast.")
+    'MIT, with citation (A 2020).'
+    """
+    found = re.search(r"Licence(?::| and citation are)\s+(.*?)(?:\n\n|$)", doc.strip(), re.DOTALL)
+    return None if found is None else " ".join(found[1].split())
 
 
 def describe(name: str, overrides: Iterable[str]) -> dict[str, Any]:
@@ -70,22 +85,40 @@ def describe(name: str, overrides: Iterable[str]) -> dict[str, Any]:
     return found | ({"notes": "; ".join(notes)} if notes else {})
 
 
-def encode(config: Path, overrides: Iterable[str], *, console: Console | None) -> dict[str, Any]:
-    """Fill the feature cache of a configuration."""
+def encode(config: Path, overrides: Iterable[str], *, workers: int | None, console: Console | None) -> dict[str, Any]:
+    """Fill the feature cache of a configuration, with so many threads; by default one for each core."""
     settings = configs.load(config, overrides)
     dataset = components.build(DATASETS, settings.dataset, entry="load")
-    display = Display(console)
-    table = encoded(settings, dataset, resolve_device(settings.device), display, Shared())
+    display, pace = Display(console), Pace("products")
+    with display.phase("Features", kind="features") as update:
+        table = build_features(
+            dataset.catalog,
+            settings.model,
+            cache_dir=Path(settings.features_cache).expanduser(),
+            device=resolve_device(settings.device),
+            workers=workers,
+            progress=lambda name, done, total: update(
+                done, total, note=f"{name} of {total:,} products", detail=pace(name, done)
+            ),
+        )
     return {
         "dataset": dataset.name,
         "items": len(table),
         "text": _encoder(settings, "text"),
         "image": _encoder(settings, "image"),
+        "titles": _work(table.work["text"]),
+        "pictures": _work(table.work["image"]),
+        "local": dict(table.local),
         "missing": dict(table.missing),
         "digest": table.digest,
         "cache": str(Path(settings.features_cache).expanduser()),
         "seconds": round(sum(display.seconds.values()), 2),
     }
+
+
+def _work(work: Work) -> dict[str, Any]:
+    rate = None if work.per_second is None else round(work.per_second, 1)
+    return vars(work) | {"seconds": round(work.seconds, 2), "per_second": rate}
 
 
 def _encoder(settings: Settings, kind: str) -> str | None:

@@ -224,12 +224,19 @@ def rank(
     print_lines([{name: _cell(line[name]) for name in columns} for line in answer])
 
 
-@app.command(epilog="Example: mmrank features simulations/configs/hm.yaml --set dataset.root=/data/hm")
-def features(config: Config, overrides: Overrides = None, json: Json = False) -> None:
-    """Encode the catalogue into the feature cache, so that runs over it start at once."""
+@app.command(epilog="Example: mmrank features simulations/configs/hm.yaml --set dataset.root=/data/hm --workers 2")
+def features(
+    config: Config,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode and encode; one for each core by default, 8 at most.")
+    ] = None,
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Encode the catalogue into the feature cache, so that runs over it start at once; a killed call goes on."""
     from simulations._look import encode
 
-    _show(encode(config, overrides or (), console=_console(json)), json)
+    _show(encode(config, overrides or (), workers=workers, console=_console(json)), json)
 
 
 @app.command(epilog="Example: mmrank identity /etc/mmrank/identity")

@@ -17,7 +17,7 @@ UNUSABLE = 1
 
 @data_app.command("list", epilog="Example: mmrank data list")
 def data_list(json: Json = False) -> None:
-    """The data sets that there are, with the settings of each."""
+    """The data sets that there are: what each needs, its size, licence and citation, and its settings."""
     from simulations._look import datasets
 
     found = datasets()
@@ -26,6 +26,9 @@ def data_list(json: Json = False) -> None:
         return
     for name, about in found.items():
         typer.echo(f"{name}: {about['summary']}")
+        for what in ("needs", "size", "licence"):
+            if about[what]:
+                typer.echo(f"    {what}: {about[what]}")
         typer.echo(f"    {', '.join(f'{key}={value}' for key, value in about['settings'].items())}")
 
 

@@ -93,6 +93,20 @@ class Display:
         return update
 
 
+class Pace:
+    """How many of each kind are done a second, since the kind's first call: what was done by then took no time."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._first: dict[str, tuple[float, float]] = {}
+
+    def __call__(self, kind: str, done: float) -> str:
+        """For a phase's `detail`: "312 a second"; nothing before there is a rate."""
+        now = time.perf_counter()
+        since, before = self._first.setdefault(kind, (now, done))
+        return f"{(done - before) / (now - since):,.0f} {self._unit} a second" if done > before and now > since else ""
+
+
 def silent(done: float, total: int | None = None, note: str | None = None, detail: str | None = None) -> None:
     """An Update that nobody sees."""
 

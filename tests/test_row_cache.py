@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from mmrank import _row_cache
 from mmrank._row_cache import RowCache, kept_arrays, keys_of, write_array
+from mmrank._row_log import read_log
 from mmrank.errors import DatasetError
 
 
@@ -27,12 +29,10 @@ class Encoder:
         self.stop_after = stop_after
         self.encoded: list[str] = []
 
-    def load(self, positions: Sequence[int]) -> list[str]:
-        return [str(self.contents[position]) for position in positions]
-
-    def __call__(self, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, positions: list[int]) -> tuple[np.ndarray, np.ndarray]:
         if len(self.encoded) >= self.stop_after:
             raise KeyboardInterrupt
+        names = [str(self.contents[position]) for position in positions]
         self.encoded += names
         rows = np.array([[float(name[1:])] * 2 for name in names], np.float32)
         present = np.array([name not in self.unreadable for name in names])
@@ -47,8 +47,11 @@ def cache(folder: Path) -> RowCache:
     return RowCache(folder, row_shape=(2,), row_dtype="float32")
 
 
-def table(folder: Path, contents: Sequence[str | None], encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
-    return cache(folder).table(keys_of(contents), encoder.load, encoder, batch=3)
+def table(
+    folder: Path, contents: Sequence[str | None], encoder: Encoder, *, workers: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    found = cache(folder).table(keys_of(contents), encoder, batch=3, workers=workers)
+    return found.rows, found.present
 
 
 def test_rows_come_in_the_order_of_the_catalogue_and_absent_ones_are_zero(tmp_path: Path) -> None:
@@ -79,8 +82,7 @@ def test_a_changed_item_is_encoded_alone(tmp_path: Path) -> None:
     assert rows[:, 0].tolist() == [1, 2, 3, 4, 99, 6, 7]
 
 
-def test_an_interrupted_call_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_row_cache, "_PART_SECONDS", 0.0)
+def test_an_interrupted_call_goes_on_where_it_was(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         table(tmp_path, names(10), Encoder(names(10), stop_after=6))
     encoder = Encoder(names(10))
@@ -104,41 +106,123 @@ def test_progress_counts_what_was_known_and_ends_at_the_total(tmp_path: Path) ->
     table(tmp_path, names(4), Encoder(names(4)))
     seen: list[tuple[int, int]] = []
     encoder = Encoder(names(10))
-    cache(tmp_path).table(
-        keys_of(names(10)), encoder.load, encoder, batch=3, progress=lambda done, total: seen.append((done, total))
+    found = cache(tmp_path).table(
+        keys_of(names(10)), encoder, batch=3, progress=lambda done, total: seen.append((done, total))
     )
+    assert found.encoded == 6
+    assert found.seconds > 0
     assert seen == [(4, 10), (7, 10), (10, 10), (10, 10)]
 
 
-def _encode_slowly(folder: Path, started: Any) -> None:
-    _row_cache._PART_SECONDS = 0.0
+def _encode_slowly(folder: Path, journal: Path) -> None:
     encoder = Encoder(names(60))
 
-    def slow(contents: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        if encoder.encoded:
-            started.set()
-            # it never ends by itself, however late whoever kills it comes to run
-            time.sleep(0.05 if len(encoder.encoded) < 54 else 60)
-        return encoder(contents)
+    def slow(positions: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        # it never ends by itself, however late whoever kills it comes to run
+        time.sleep(0.02 if positions[0] < 54 else 60)
+        with journal.open("a") as file:
+            file.write(" ".join(names(60)[position] or "" for position in positions) + "\n")
+        return encoder(positions)
 
-    cache(folder).table(keys_of(names(60)), encoder.load, slow, batch=3)
+    cache(folder).table(keys_of(names(60)), slow, batch=3, workers=2)
 
 
-def test_a_killed_process_leaves_whole_blocks_and_no_lock(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    started = context.Event()
-    process = context.Process(target=_encode_slowly, args=(tmp_path, started))
+def test_a_killed_process_loses_no_more_than_a_batch_a_worker_and_leaves_no_lock(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    process = multiprocessing.get_context("spawn").Process(target=_encode_slowly, args=(tmp_path, journal))
     process.start()
-    assert started.wait(60)
-    time.sleep(0.1)
+    while not journal.exists() or journal.read_text().count("\n") < 7:
+        assert process.is_alive()
+        time.sleep(0.01)
     process.kill()
     process.join()
+    tried = journal.read_text().split()
     encoder = Encoder(names(60))
     rows, present = table(tmp_path, names(60), encoder)
-    assert 0 < len(encoder.encoded) < 60
+    assert len(set(tried) & set(encoder.encoded)) <= 2 * 3
+    assert len(encoder.encoded) < 60 - 3 * 4
     assert rows[:, 0].tolist() == list(range(1, 61))
     assert present.all()
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not [*tmp_path.glob("*.tmp"), *tmp_path.glob("part-*")]
+
+
+def logged(folder: Path) -> list[float]:
+    """First numbers of the rows in the folder's logs."""
+    parts = [read_log(path, row_shape=(2,), row_dtype=np.dtype("float32")) for path in folder.glob("part-*")]
+    return [float(row[0]) for part in parts for _, rows in part for row in rows]
+
+
+def interrupted(folder: Path) -> Path:
+    """A folder with 6 rows in two records of one log."""
+    with pytest.raises(KeyboardInterrupt):
+        table(folder, names(10), Encoder(names(10), stop_after=6))
+    return next(folder.glob("part-*"))
+
+
+@pytest.mark.parametrize(("lost", "left"), [(1, 3), (130, 0), (119, 3), (10_000, 0)])
+def test_a_log_that_was_torn_ends_before_the_tear(tmp_path: Path, lost: int, left: int) -> None:
+    part = interrupted(tmp_path)
+    content = part.read_bytes()
+    assert logged(tmp_path) == [1, 2, 3, 4, 5, 6]
+    part.write_bytes(content[: max(len(content) - lost, 0)])
+    assert logged(tmp_path) == [1, 2, 3, 4, 5, 6][:left]
+    part.write_bytes(
+        content[: max(len(content) - lost, 0)] + bytes(min(lost, len(content)))
+    )  # as after a loss of power
+    assert logged(tmp_path) == [1, 2, 3, 4, 5, 6][:left]
+    encoder = Encoder(names(10))
+    rows, _ = table(tmp_path, names(10), encoder)
+    assert len(encoder.encoded) == 10 - left
+    assert rows[:, 0].tolist() == list(range(1, 11))
+
+
+def test_what_a_killed_run_left_stays_while_another_catalogue_is_encoded(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    table(tmp_path, ["c77"], Encoder(["c77"]))
+    encoder = Encoder(names(10))
+    table(tmp_path, names(10), encoder)
+    assert encoder.encoded == ["c7", "c8", "c9", "c10"]
+    assert not logged(tmp_path)
+
+
+def test_the_number_of_workers_changes_no_byte(tmp_path: Path) -> None:
+    for workers in (1, 2, 5):
+        table(tmp_path / str(workers), names(40), Encoder(names(40)), workers=workers)
+    one, *others = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("1", "2", "5"))
+    assert all(other == one for other in others)
+
+
+def test_no_more_batches_are_in_work_than_there_are_workers_and_the_first_is_alone(tmp_path: Path) -> None:
+    lock, inside, most, first_alone = threading.Lock(), [0], [0], [True]
+    encoder = Encoder(names(40))
+
+    def counted(positions: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        time.sleep(0.02)
+        with lock:
+            inside[0] -= 1
+            first_alone[0] &= positions[0] != 0 or most[0] == 1
+            return encoder(positions)
+
+    cache(tmp_path).table(keys_of(names(40)), counted, batch=3, workers=3)
+    assert most == [3]
+    assert first_alone == [True]
+
+
+def test_an_error_in_a_worker_is_raised_and_what_was_done_is_kept(tmp_path: Path) -> None:
+    encoder = Encoder(names(30))
+
+    def fails(positions: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        if 15 in positions:
+            raise DatasetError("Expected a picture.")
+        return encoder(positions)
+
+    with pytest.raises(DatasetError, match="Expected a picture"):
+        cache(tmp_path).table(keys_of(names(30)), fails, batch=3, workers=2)
+    assert sorted(logged(tmp_path)) == sorted(float(name[1:]) for name in encoder.encoded)
+    assert len(encoder.encoded) >= 15
 
 
 def _encode_thirty(folder: Path, results: Any) -> None:

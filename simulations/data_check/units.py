@@ -88,8 +88,8 @@ def _histories(dataset: Dataset, length: int, findings: Findings, facts: dict[st
             "warning",
             "histories",
             dataset.name,
-            f"{above:.1%} of events stand in more than {length} histories (model.history_length), one in {max(counts)}: "
-            f"epsilon as a report states it, for an event in {length} histories, is not theirs",
+            f"{above:.1%} of events stand in more than {length} histories (model.history_length), one in "
+            f"{max(counts)}: epsilon as a report states it, for an event in {length} histories, is not theirs",
         )
 
 

@@ -22,16 +22,16 @@ class PixelRows:
 
     def __init__(self, *, size: int, network: Callable[..., nn.Module]) -> None:
         _pixels.check_size(size)
-        self.version = f"pixels-1/{size}"
+        self.version = f"pixels-1/{_pixels.VERSION}/{size}"
         self.row_shape = (3, size, size)
-        self._size = size
+        self.size = size
         self._network = network
 
     def fit(self, images: Sequence[np.ndarray | None]) -> Self:
         return self
 
     def rows(self, images: Sequence[np.ndarray | None]) -> np.ndarray:
-        return _pixels.channels_first(images, self._size)
+        return _pixels.channels_first(images, self.size)
 
     def tower(self, dim: int) -> nn.Module:
         return EachItem(self._network(dim=dim))

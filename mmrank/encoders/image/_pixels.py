@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -10,6 +12,20 @@ from PIL import Image
 from mmrank.errors import ConfigError, DatasetError
 
 SIZES = (16, 512)
+
+VERSION = "square-2"
+"""Part of the version of every encoder that takes these squares."""
+
+_KEPT = 3
+"""A large picture is divided to a side of 3 to 6 times the square's. Against resizing the whole of it, rows of unit
+length differ by less than 0.1 (a cosine above 0.995), a fifth of what tells a photo from the one most like it."""
+
+
+@runtime_checkable
+class TakesSquares(Protocol):
+    """An image encoder that brings pictures to squares of `size` pixels; one that is such a square stays as it is."""
+
+    size: int
 
 
 def check_size(size: int) -> None:
@@ -28,16 +44,44 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
             f"Expected a picture as uint8 [height, width, 3], not {image.dtype} {list(image.shape)}; "
             "let the data set's image source convert it to RGB."
         )
-    height, width = image.shape[:2]
-    if height == width == size:
-        return image
-    picture = Image.fromarray(image)
-    if height != width:
-        side = max(height, width)
-        canvas = Image.new("RGB", (side, side), (255, 255, 255))
-        canvas.paste(picture, ((side - width) // 2, (side - height) // 2))
+    return image if image.shape[:2] == (size, size) else squared(Image.fromarray(image), size)
+
+
+def squared(picture: Image.Image, size: int, *, divided: float = 1, whole: tuple[int, int] | None = None) -> np.ndarray:
+    """`square` of a picture in RGB, or of one whose sides (`whole`) a decoder has `divided` already.
+
+    A side of 6 times the size or more is first divided by an integer, each pixel the mean of those that it stands for:
+    a picture of 50 million pixels then takes no more time and memory than it must, however long and narrow it is.
+    """
+    width, height = whole or picture.size
+    factor = max(picture.size) // (_KEPT * size)
+    if factor > 1:
+        picture, divided = picture.reduce(factor), divided * factor
+    side = max(width, height)
+    # the white square begins between two pixels where the picture was divided
+    left, top = (side - width) // 2 / divided, (side - height) // 2 / divided
+    at = (math.ceil(left), math.ceil(top))
+    box = (at[0] - left, at[1] - top, at[0] - left + side / divided, at[1] - top + side / divided)
+    if width != height:
+        canvas = Image.new("RGB", (math.ceil(box[2]), math.ceil(box[3])), (255, 255, 255))
+        canvas.paste(picture, at)
         picture = canvas
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def drafted(picture: Image.Image, size: int) -> np.ndarray:
+    """`squared` of an opened picture, a JPEG decoded at 1/2, 1/4 or 1/8 where `squared` would divide it as much.
+
+    The decoder leaves high frequencies out instead of taking means, in a quarter of the time for a photo of 2 million
+    pixels and more.
+    """
+    whole, side = picture.size, max(picture.size)
+    width, height = (max(1, length * _KEPT * size // side) for length in whole)
+    given = picture.draft(picture.mode, (width, height))
+    divided = 1.0 if given is None else whole[0] / given[1][2]
+    if picture.mode != "RGB":
+        picture = picture.convert("RGB")
+    return squared(picture, size, divided=divided, whole=whole)
 
 
 def channels_first(images: Sequence[np.ndarray | None], size: int) -> np.ndarray:

@@ -20,7 +20,9 @@ from mmrank.errors import ConfigError
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
-_BATCH = 64
+_BATCH = 16
+"""Pictures in one pass, always so many: a row is then the same bits whatever else is encoded. At the default size
+larger batches fall out of a core's cache."""
 _HEAD_WIDTH = 1280
 _LAST_BLOCK = (0, 2, 4, 7, 10, 14, 15)
 """Index of the last block of each of the seven stages; the resolution halves after stages 1, 2, 3 and 5."""
@@ -39,7 +41,8 @@ class EfficientNet:
         self._colours = histogram.build(size=size) if colours else None
         width = _HEAD_WIDTH + sum(2 * _STAGE_WIDTH[stage - 1] for stage in stages)
         self.row_shape = (width + (self._colours.row_shape[0] if self._colours else 0),)
-        self.version = f"efficientnet-lite0-57934424/1/{size}/{'-'.join(map(str, stages)) or 'head'}"
+        taken = "-".join(map(str, stages)) or "head"
+        self.version = f"efficientnet-lite0-57934424/1/{_pixels.VERSION}/{size}/{taken}"
         if self._colours:
             self.version += f"+{self._colours.version}"
         self.device = "cpu"
@@ -53,10 +56,11 @@ class EfficientNet:
         present = [index for index, image in enumerate(images) if image is not None]
         for start in range(0, len(present), _BATCH):
             batch = present[start : start + _BATCH]
-            pixels = _pixels.channels_first([images[index] for index in batch], self.size)
-            seen = self._encode(torch.from_numpy(pixels)).numpy()
+            shown = [_pixels.square(image, self.size) for index in batch if (image := images[index]) is not None]
+            pixels = _pixels.channels_first([*shown, *[None] * (_BATCH - len(batch))], self.size)
+            seen = self._encode(torch.from_numpy(pixels)).numpy()[: len(batch)]
             if self._colours:
-                counted = self._colours.rows([images[index] for index in batch])
+                counted = self._colours.rows(shown)
                 seen = np.concatenate([seen, counted], axis=1) / np.sqrt(2.0)
             rows[batch] = seen
         return rows

@@ -34,8 +34,8 @@ class Histogram:
     row_shape = (_COLOURS + _CELLS * _CELLS * _DIRECTIONS,)
 
     def __init__(self, *, size: int) -> None:
-        self.version = f"histogram-1/{size}"
-        self._size = size
+        self.version = f"histogram-1/{_pixels.VERSION}/{size}"
+        self.size = size
 
     def fit(self, images: Sequence[np.ndarray | None]) -> Self:
         return self
@@ -44,7 +44,7 @@ class Histogram:
         rows = np.zeros((len(images), *self.row_shape), np.float32)
         for row, image in zip(rows, images, strict=True):
             if image is not None:
-                pixels = _pixels.square(image, self._size)
+                pixels = _pixels.square(image, self.size)
                 row[:] = np.concatenate([_colours(pixels), _edges(pixels)])
         return unit_length(rows)
 
