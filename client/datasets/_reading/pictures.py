@@ -25,38 +25,46 @@ BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error
 def decoded(path: Path) -> np.ndarray | str:
     """uint8 [height, width, 3], or why there is none. What is transparent is white, as on a shop's page."""
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            return f"larger than {LARGEST_BYTES >> 20} MB"
-        with Image.open(path) as picture:
-            width, height = picture.size
-            if width * height > LARGEST_PIXELS:
-                return f"{width} x {height} pixels, more than {LARGEST_PIXELS // 1_000_000} million"
-            if picture.format in PROGRAMS:
-                return f"a program in {picture.format}, which is not run"
+        with _opened(path) as picture:
             if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
                 page = Image.new("RGBA", picture.size, "white")
                 return np.asarray(Image.alpha_composite(page, picture.convert("RGBA")).convert("RGB"))
             return np.asarray(picture.convert("RGB"))
     except BROKEN as error:
-        return f"can't be decoded ({str(error).replace(str(path), path.name)})"
+        return _fault(path, error)
 
 
 def fault_of_picture(path: Path) -> str | None:
     """Why `decoded` would give no picture, or None; a JPEG is decoded at an eighth of its size, which is quicker."""
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            return f"larger than {LARGEST_BYTES >> 20} MB"
-        with Image.open(path) as picture:
-            width, height = picture.size
-            if width * height > LARGEST_PIXELS:
-                return f"{width} x {height} pixels, more than {LARGEST_PIXELS // 1_000_000} million"
-            if picture.format in PROGRAMS:
-                return f"a program in {picture.format}, which is not run"
-            picture.draft("RGB", (width // 8, height // 8))
+        with _opened(path) as picture:
+            picture.draft("RGB", (picture.width // 8, picture.height // 8))
             picture.load()
     except BROKEN as error:
-        return f"can't be decoded ({str(error).replace(str(path), path.name)})"
+        return _fault(path, error)
     return None
+
+
+class _TooLargeError(ValueError):
+    """Nothing of the picture is decoded."""
+
+
+def _opened(path: Path) -> Image.Image:
+    """The picture, its header read alone. Raises what BROKEN names."""
+    if path.stat().st_size > LARGEST_BYTES:
+        raise _TooLargeError(f"larger than {LARGEST_BYTES >> 20} MB")
+    picture = Image.open(path)
+    if picture.width * picture.height > LARGEST_PIXELS:
+        picture.close()
+        raise _TooLargeError(
+            f"{picture.width} x {picture.height} pixels, more than {LARGEST_PIXELS // 1_000_000} million"
+        )
+    return picture
+
+
+def _fault(path: Path, error: Exception) -> str:
+    told = str(error).replace(str(path), path.name)
+    return told if isinstance(error, _TooLargeError) else f"can't be decoded ({told})"
 
 
 @dataclass(eq=False)
