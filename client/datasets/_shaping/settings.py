@@ -32,7 +32,7 @@ class ClientSettings:
     alpha: float = 0.5
     exponent: float = 1.0
     over: str = "category"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:
