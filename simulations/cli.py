@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from mmrank.errors import ConfigError, MmrankError
-from simulations import commands_audit, commands_tune
+from simulations import commands_audit, commands_newcomers, commands_tune
 from simulations._help import restore_argument_help
 from simulations._terminal import Config, Json, Overrides, Resume
 from simulations._terminal import cell as _cell
@@ -56,6 +56,7 @@ app.add_typer(budget_app, name="budget")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(events_app, name="events")
 app.command("audit", epilog=commands_audit.EXAMPLE)(commands_audit.audit)
+app.command("newcomers", epilog=commands_newcomers.EXAMPLE)(commands_newcomers.newcomers)
 
 Run = Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.")]
 

@@ -30,6 +30,7 @@ COMMANDS = (
     ("data", "export"),
     ("budget", "plan"),
     ("identity",),
+    ("newcomers",),
 )
 
 

@@ -6,6 +6,7 @@ import codecs
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +28,8 @@ CHUNK = 1 << 20
 LONGEST_LINE = 16 << 20
 """Bytes. A file that unpacks to one endless line must not fill the memory."""
 _SHOWN_COLUMNS, _SHOWN_LETTERS = 30, 60
+_COMPARED = 10_000
+"""Names of files among which a mistyped one is looked for: a folder may hold a million pictures."""
 
 
 def data_root(root: str | Path | None, *, holds: str) -> Path:
@@ -214,7 +217,7 @@ class Utf8Stream(io.RawIOBase):
 
 
 def _similar(path: Path) -> str:
-    names = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+    names = [item.name for item in islice(path.parent.iterdir(), _COMPARED)] if path.parent.is_dir() else []
     return nearest(path.name, names)
 
 

@@ -45,26 +45,31 @@ def fault_of_picture(path: Path) -> str | None:
     return None
 
 
-class _TooLargeError(ValueError):
+class _RefusedError(ValueError):
     """Nothing of the picture is decoded."""
 
 
 def _opened(path: Path) -> Image.Image:
     """The picture, its header read alone. Raises what BROKEN names."""
     if path.stat().st_size > LARGEST_BYTES:
-        raise _TooLargeError(f"larger than {LARGEST_BYTES >> 20} MB")
+        raise _RefusedError(f"larger than {LARGEST_BYTES >> 20} MB")
     picture = Image.open(path)
-    if picture.width * picture.height > LARGEST_PIXELS:
+    if picture.format in PROGRAMS:
         picture.close()
-        raise _TooLargeError(
-            f"{picture.width} x {picture.height} pixels, more than {LARGEST_PIXELS // 1_000_000} million"
-        )
-    return picture
+        raise _RefusedError(f"a program in {picture.format}, which is not run")
+    if picture.width * picture.height > LARGEST_PIXELS:
+        refused = f"{picture.width} x {picture.height} pixels, more than {LARGEST_PIXELS // 1_000_000} million"
+    elif picture.format in PROGRAMS:
+        refused = f"a program in {picture.format}, which is not run"
+    else:
+        return picture
+    picture.close()
+    raise _RefusedError(refused)
 
 
 def _fault(path: Path, error: Exception) -> str:
     told = str(error).replace(str(path), path.name)
-    return told if isinstance(error, _TooLargeError) else f"can't be decoded ({told})"
+    return told if isinstance(error, _RefusedError) else f"can't be decoded ({told})"
 
 
 @dataclass(eq=False)

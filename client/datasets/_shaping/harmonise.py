@@ -63,8 +63,9 @@ def indexed_prices(prices: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
     z = (log1p(p) - mean of the group) / std of the group, within ±FARTHEST; the index is expm1(USUAL + SPREAD z), 147
     for what is usual there. mmrank.features takes log1p and standardises over the catalogue: since each group's z has
-    mean 0 and variance 1, what it gives is z itself, whoever else is in the catalogue. prices: float [N]; groups:
-    int64 [N]. A group of fewer than FEW prices is measured by the mean and spread of all.
+    mean 0 and variance 1, what it gives is z itself, whoever else is in the catalogue; nearly so where a group has one
+    price for all (each z is 0), or fewer than FEW prices, which are measured by the mean and spread of all.
+    prices: float [N]; groups: int64 [N].
     """
     known = np.isfinite(prices) & (np.nan_to_num(prices, nan=-1.0) >= 0)
     found = np.full(len(prices), np.nan, np.float32)
@@ -138,7 +139,8 @@ def _renamed(catalog: Catalog, file: str, root: Path, findings: Findings) -> Cat
 
 def _exchanged(catalog: Catalog, settings: HarmoniseSettings, root: Path, findings: Findings) -> np.ndarray:
     """float32 [N]: each price times the rate of its shop; what has no rate is taken to be in the currency already."""
-    merchants, rates = frozenset(catalog.merchant_names), {}
+    merchants = frozenset(catalog.merchant_names)
+    rates: dict[str, float] = {}
     for place, line, merchant, rate in _rates(settings, root, findings):
         fault = None
         if not 0 < rate < np.inf:

@@ -8,7 +8,7 @@ the moment began, at this client.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +49,8 @@ class Moments:
         width = WIDTHS[self.moment] if self.acts.timed else 0.0
         for user, rows in self.acts.people_of(client):
             acts = _sliced(self.acts, rows)
+            # once for all slates, whose histories are then parts of the same: else each had a copy of its own
+            acts = replace(acts, item=acts.item.astype(np.int64), kind=acts.kind.astype(np.int64))
             cuts = np.flatnonzero(np.r_[moment_starts(acts, width), True])
             begins = cuts[:-1]
             wanted = np.maximum.reduceat(acts.relevance, begins) > 0
@@ -114,8 +116,8 @@ class Moments:
                 candidates=shown[order],
                 relevance=grades[order],
                 position=np.full(len(shown), -1, np.int64),
-                history=history.item.astype(np.int64),
-                event_type=history.kind.astype(np.int64),
+                history=history.item,
+                event_type=history.kind,
                 age_days=(acts.time[rows.start] - history.time).astype(np.float32),
                 time_days=float(acts.time[rows.start]),
                 user=user,
