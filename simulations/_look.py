@@ -16,8 +16,9 @@ from mmrank import components
 from mmrank.features import Work, build_features
 from mmrank.settings import Settings, parse
 from simulations import config as configs
-from simulations._stage import resolve_device
+from simulations._stage import Shared, encoded, resolve_device
 from simulations.progress import Display, Pace
+from simulations.same_products import product_groups, same_products
 
 DATASETS = "client.datasets"
 SAMPLE = 200
@@ -83,6 +84,31 @@ def describe(name: str, overrides: Iterable[str]) -> dict[str, Any]:
         }
     notes = getattr(dataset, "notes", ())
     return found | ({"notes": "; ".join(notes)} if notes else {})
+
+
+def same(config: Path, overrides: Iterable[str], *, console: Console | None) -> dict[str, Any]:
+    """Pairs of items of different merchants that are one product, the nearest first; how many products there are."""
+    settings = configs.load(config, overrides)
+    dataset = components.build(DATASETS, settings.dataset, entry="load")
+    table = encoded(settings, dataset, resolve_device(settings.device), Display(console), Shared())
+    catalog = dataset.catalog
+    pairs = same_products(table, catalog.merchants)
+    told = zip(pairs.first.tolist(), pairs.second.tolist(), pairs.text.tolist(), pairs.image.tolist(), strict=True)
+    return {
+        "items": len(catalog),
+        "products": int(product_groups(pairs, catalog.merchants).max(initial=-1)) + 1,
+        "pairs": [
+            {
+                "item": catalog.item_ids[first],
+                "other": catalog.item_ids[second],
+                "title": catalog.titles[first],
+                "other_title": catalog.titles[second],
+                "text": None if text != text else round(text, 3),
+                "image": None if image != image else round(image, 3),
+            }
+            for first, second, text, image in told
+        ],
+    }
 
 
 def encode(config: Path, overrides: Iterable[str], *, workers: int | None, console: Console | None) -> dict[str, Any]:

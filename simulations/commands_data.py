@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simulations._terminal import Json, Overrides, print_json
+from simulations._terminal import Config, Json, Overrides, print_json, progress_console
 from simulations.commands_export import data_export_app
 
 data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
@@ -129,3 +129,23 @@ def data_init(
     for line in said:
         typer.echo(line)
     typer.echo(f"\n{path}\nNext: mmrank data check {path}")
+
+
+@data_app.command("same", epilog="Example: mmrank data same shop.yaml --top 20")
+def data_same(
+    config: Config,
+    overrides: Overrides = None,
+    top: Annotated[int, typer.Option(min=1, help="How many pairs are shown, the nearest first.")] = 20,
+    json: Json = False,
+) -> None:
+    """Which items of different shops are one product, as far as titles and pictures tell; public facts alone."""
+    from simulations._look import same
+
+    found = same(config, overrides or (), console=progress_console(json))
+    if json:
+        print_json(found)
+        return
+    from simulations._tables import print_lines
+
+    print_lines([{key: _words(value) for key, value in pair.items()} for pair in found["pairs"][:top]])
+    typer.echo(f"{len(found['pairs'])} pairs; {found['products']:,} products among {found['items']:,} items")

@@ -27,6 +27,7 @@ COMMANDS = (
     ("data", "describe"),
     ("data", "check"),
     ("data", "init"),
+    ("data", "same"),
     ("data", "export"),
     ("budget", "plan"),
     ("identity",),

@@ -227,6 +227,33 @@ def test_scripts_are_told_apart():
     }
 
 
+def test_one_product_in_two_shops_is_listed_with_both_titles(tmp_path):
+    pixels = Image.linear_gradient("L").convert("RGB").resize((32, 32))
+    rows = []
+    for number, word in enumerate(("lamp", "kettle", "tent", "ladder", "violin", "globe")):
+        rows.append([f"a{number}", f"red {word} with steel frame", "acme"])
+        rows.append([f"b{number}", f"{word} stone garden {number}" if number else "steel frame red lamp with", "bolt"])
+    for row in rows:
+        (tmp_path / "images").mkdir(exist_ok=True)
+        shift = 0 if row[0] in ("a0", "b0") else 37 * rows.index(row)
+        pixels.rotate(shift).save(tmp_path / "images" / f"{row[0]}.png")
+    shops.write_csv(tmp_path / "items.csv", ["item_id", "title", "brand"], rows)
+    items = {
+        "file": "items.csv",
+        "id": "item_id",
+        "title": "title",
+        "merchant": "brand",
+        "image": "images/{item_id}.png",
+    }
+    model = {"text": "hashing", "image": "histogram", "feature_dim": 64}
+    config = tmp_path / "shop.yaml"
+    spec = {"dataset": {"name": "tables", "root": ".", "items": items}, "model": model}
+    config.write_text(yaml.safe_dump(spec | {"features_cache": str(tmp_path / "cache")}))
+    answer = json.loads(run("same", config, "--json").stdout)
+    assert {(pair["item"], pair["other"]) for pair in answer["pairs"]} >= {("a0", "b0")}
+    assert answer["products"] == answer["items"] - len(answer["pairs"])
+
+
 @pytest.mark.slow
 def test_a_strangers_tables_go_from_folder_to_report_without_code(shop, tmp_path):
     """Ids as text, prices missing, two languages, most pictures absent and one broken."""
