@@ -6,6 +6,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,12 @@ from client.datasets._reading.files import within
 LARGEST_BYTES = 64 << 20
 LARGEST_PIXELS = 50_000_000
 """150 MB decoded; a phone's picture has 12 to 50 million pixels."""
-PROGRAMS = ("EPS",)
-"""Formats that another program would have to run, whatever the file is called."""
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError, Warning)
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "ICO", "PPM", "TGA")
+"""What shops have. Whatever a file is called, Pillow would know forty more; one of them, EPS, is a program to run."""
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, ArithmeticError, LookupError, struct.error),
+    *(Image.DecompressionBombError, Warning),
+)
 """What Pillow raises for broken files, by format; a warning where the process makes errors of them."""
 
 
@@ -45,31 +49,31 @@ def fault_of_picture(path: Path) -> str | None:
     return None
 
 
-class _RefusedError(ValueError):
+@cache
+def _known() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow knows."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+class _TooLargeError(ValueError):
     """Nothing of the picture is decoded."""
 
 
 def _opened(path: Path) -> Image.Image:
     """The picture, its header read alone. Raises what BROKEN names."""
     if path.stat().st_size > LARGEST_BYTES:
-        raise _RefusedError(f"larger than {LARGEST_BYTES >> 20} MB")
-    picture = Image.open(path)
-    if picture.format in PROGRAMS:
-        picture.close()
-        raise _RefusedError(f"a program in {picture.format}, which is not run")
-    if picture.width * picture.height > LARGEST_PIXELS:
-        refused = f"{picture.width} x {picture.height} pixels, more than {LARGEST_PIXELS // 1_000_000} million"
-    elif picture.format in PROGRAMS:
-        refused = f"a program in {picture.format}, which is not run"
-    else:
+        raise _TooLargeError(f"larger than {LARGEST_BYTES >> 20} MB")
+    picture = Image.open(path, formats=_known())
+    if picture.width * picture.height <= LARGEST_PIXELS:
         return picture
     picture.close()
-    raise _RefusedError(refused)
+    raise _TooLargeError(f"{picture.width} x {picture.height} pixels, more than {LARGEST_PIXELS // 1_000_000} million")
 
 
 def _fault(path: Path, error: Exception) -> str:
     told = str(error).replace(str(path), path.name)
-    return told if isinstance(error, _RefusedError) else f"can't be decoded ({told})"
+    return told if isinstance(error, _TooLargeError) else f"can't be decoded ({told})"
 
 
 @dataclass(eq=False)

@@ -803,7 +803,7 @@ def gallery(root: Path):
         "truncated": (good[: len(good) // 2], "can't be decoded (image file is truncated"),
         "no picture": (b"<html>404</html>", "can't be decoded (cannot identify image file"),
         "empty": (b"", "can't be decoded (cannot identify image file"),
-        "a program": ((root / "program.eps").read_bytes(), "a program in EPS, which is not run"),
+        "a program": ((root / "program.eps").read_bytes(), "can't be decoded (cannot identify image file"),
         "too many bytes": (good + bytes(64 << 20), "larger than 64 MB"),
     }
     (root / "images").mkdir()
