@@ -1,5 +1,6 @@
 """Tables and pictures as people have them, read as a stream, each fault said with its file and line.
 
 findings.py collects what was wrong, files.py opens what lies under one root, blocks.py gives columns of any format,
-values.py makes ids, numbers and times of them, pictures.py decodes what is a picture.
+quoting.py counts the lines of rows, values.py makes ids, numbers and times of columns, pictures.py decodes what is a
+picture, stored.py reads a client's own store.
 """

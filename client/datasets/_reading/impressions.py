@@ -23,6 +23,7 @@ from mmrank.errors import DatasetError
 from mmrank.slates import LARGEST
 
 _BETWEEN = re.compile(r"[\s,;|]+")
+_SEVERAL = r"[\s,;|\[]"
 _OPEN = "[]() \"'"
 _YES, _NO = ("true", "yes", "t", "y"), ("false", "no", "f", "n", "")
 _FLAGS = frozenset((*_YES, *_NO, "0", "1", "2", "0.0", "1.0", "2.0"))
@@ -83,7 +84,7 @@ def read_impressions(
     for block in blocks(
         root, columns.file, columns.columns(), layout=columns.layout, findings=findings, progress=progress
     ):
-        flat, whole = _flat(block, columns, findings, in_lists=bool(in_lists))
+        flat, whole = _flat(block, columns, items, findings, in_lists=bool(in_lists))
         if whole is not None and in_lists is False:
             raise DatasetError(
                 f"{block.file}, line {block.rows[0]}: lists from here on, where the rows before have one item each; "
@@ -159,14 +160,14 @@ def _from_the_top(position: np.ndarray, begins: np.ndarray) -> np.ndarray:
 
 
 def _flat(
-    block: Block, columns: ImpressionColumns, findings: Findings, *, in_lists: bool
+    block: Block, columns: ImpressionColumns, known: Items, findings: Findings, *, in_lists: bool
 ) -> tuple[Block, np.ndarray | None]:
     """The block with a row for each item, and the row of the block that each was in; None where it was so already.
 
     in_lists: whether the rows before held lists, so that one item is a list of one.
     """
     lists = _as_lists(block[columns.items], always=in_lists)
-    if lists is None:
+    if lists is None or (not in_lists and _are_ids(block[columns.items], known)):
         return block, None
     items = pc.list_flatten(lists)
     parent = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -207,6 +208,15 @@ def _beside(
     return pa.array(found, pa.string())
 
 
+def _are_ids(array: pa.Array, known: Items) -> bool:
+    """Whether most texts that look like lists are items as they stand, whose ids have spaces or commas in them."""
+    if pa.types.is_nested(array.type):
+        return False
+    written = values.text(array)
+    several = written.filter(pc.match_substring_regex(written, _SEVERAL))
+    return bool(len(several)) and float((known.codes(several) >= 0).mean()) > 0.5
+
+
 def _are_flags(given: list[str | None]) -> bool:
     return all((value or "").lower() in _FLAGS for value in given)
 
@@ -220,7 +230,7 @@ def _as_lists(array: pa.Array, *, always: bool = False) -> pa.ListArray | None:
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
         return pa.ListArray.from_arrays(pa.array(np.r_[0, np.cumsum(lengths)], pa.int32()), inner)
     written = values.text(array)
-    if not always and not pc.any(pc.match_substring_regex(written, r"[\s,;|\[]")).as_py():
+    if not always and not pc.any(pc.match_substring_regex(written, _SEVERAL)).as_py():
         return None
     made = [[part.strip(_OPEN) for part in _BETWEEN.split(row.strip(_OPEN)) if part] for row in written.to_pylist()]
     return pa.array(made, pa.list_(pa.string()))

@@ -54,6 +54,11 @@ def acts_of(source: Source, owners: Owners) -> Acts:
     """
     columns = _columns(source)
     timed = source.timed
+    if timed and source.events is not None and len(source.events) and not np.isfinite(source.events.time).any():
+        text = (
+            "its events have no time, and what was shown beside them has: they stand in no history; name their column"
+        )
+        source.findings.add("warning", "events_untimed", source.name, text, count=len(source.events))
     client = owners.of_rows(**{name: columns[name] for name in ("item", "user", "query", "group")})
     client = client.astype(np.int32)
     kept = (client >= 0) & (columns["user"] >= 0)

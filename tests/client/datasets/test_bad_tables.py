@@ -490,7 +490,6 @@ def test_an_inch_is_no_quote(tmp_path):
     assert (said(dataset), dataset.catalog.titles[3]) == ([], 'a 5" disk')
 
 
-@pytest.mark.slow
 def test_a_field_of_20_mb_is_cut_and_one_that_never_ends_is_named(tmp_path):
     dataset = open_items(tmp_path, changed(item_lines(), line5=f'003,"{"x" * 20_000_000}",1'))
     assert len(dataset.catalog) == ROWS

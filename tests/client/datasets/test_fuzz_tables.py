@@ -19,9 +19,11 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from client.datasets import tables
 from client.datasets._reading import values
+from client.datasets._reading.pictures import decoded, fault_of_picture
 from client.datasets._reading.quoting import rows_of
 from mmrank.errors import MmrankError
 from mmrank.slates import fault_of
@@ -405,9 +407,20 @@ def parquet_of(table: str, place: int, wrong: str) -> bytes:
 
 @pytest.mark.parametrize("wrong", list(WRONG))
 def test_a_parquet_column_of_another_type_gives_sound_slates_or_our_error(wrong):
+    """Every third column with every type here; the slow test meets the others."""
+    number = list(WRONG).index(wrong)
+    places = [(table, place) for table, rows in TABLES.items() for place in range(len(rows[0]))]
+    for table, place in places[number % 3 :: 3]:
+        look(parquet_of(table, place, wrong), table, "parquet", SHAPES[place % 2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", list(WRONG))
+def test_every_parquet_column_of_another_type_gives_sound_slates_or_our_error(wrong):
     for table, rows in TABLES.items():
         for place in range(len(rows[0])):
-            look(parquet_of(table, place, wrong), table, "parquet", SHAPES[place % 2])
+            for shape in SHAPES:
+                look(parquet_of(table, place, wrong), table, "parquet", shape)
 
 
 @pytest.mark.parametrize("file", sorted(CORPUS.iterdir()), ids=lambda file: file.name)
@@ -436,6 +449,34 @@ def test_any_words_are_numbers_prices_and_times_or_said_to_be_none(words, unit):
         blank = np.array([not (word or "").strip() for word in words], bool)
         assert (np.isnan(found) | ~blank).all()
         assert (np.isfinite(found) | bad | blank).all()
+
+
+def pictures() -> list[bytes]:
+    """A small picture in each format that shops have, and in some that they do not."""
+    pixels = Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 9, 4), dtype=np.uint8), "RGBA")
+    made = []
+    for form in ("PNG", "WEBP", "AVIF", "TIFF", "ICO", "DDS", "JPEG", "MPO", "BMP", "PPM", "JPEG2000", "EPS", "GIF"):
+        stream = io.BytesIO()
+        try:
+            pixels.convert("RGBA" if form in ("PNG", "WEBP", "AVIF", "TIFF", "ICO", "DDS") else "RGB").save(
+                stream, form
+            )
+        except (KeyError, OSError):  # this Pillow is built without it
+            continue
+        made.append(stream.getvalue())
+    return made
+
+
+@settings(FUZZ, max_examples=150)
+@given(sound=st.sampled_from(pictures()), mutations=st.lists(MUTATION, min_size=1, max_size=4))
+def test_a_broken_picture_is_a_picture_or_said_to_be_none(sound, mutations):
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        path = Path(folder) / "a.jpg"
+        path.write_bytes(mutated(sound, [change for change in mutations if change[0] != "field"], "bytes"))
+        found, fault = decoded(path), fault_of_picture(path)
+    assert isinstance(found, str) or (found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3)
+    for said in (found, fault):
+        assert not isinstance(said, str) or (len(said) < 2000 and folder not in said)
 
 
 CSV_PIECES = st.lists(

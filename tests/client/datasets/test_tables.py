@@ -313,6 +313,27 @@ def test_two_people_who_count_their_impressions_alike_stay_two(tmp_path):
     assert [len(dataset.slates(user, "train")[0].candidates) for user in ("ann", "bob")] == [2, 2]
 
 
+def test_ids_with_spaces_and_commas_are_ids_where_the_catalogue_has_them(tmp_path):
+    write_csv(tmp_path / "items.csv", ["id", "title"], [[f"SKU {n}, new", f"thing {n}"] for n in range(9)])
+    rows = [["ann", at(n // 3), f"SKU {n}, new", int(n % 3 == 1)] for n in range(9)]
+    write_csv(tmp_path / "shown.csv", ["user", "time", "shown", "clicked"], rows)
+    columns = {"file": "shown.csv", "items": "shown", "clicked": "clicked", "user": "user", "time": "time"}
+    dataset = tables.load(root=tmp_path, items={"file": "items.csv", "id": "id"}, impressions=columns, split=LATE)
+    assert [shown(slate) for slate in dataset.slates("ann", "train")] == [
+        {f"i{n}": 0.0, f"i{n + 1}": 1.0, f"i{n + 2}": 0.0} for n in (0, 3, 6)
+    ]
+
+
+def test_events_without_a_time_beside_impressions_with_one_are_not_lost_in_silence(tmp_path):
+    write_items(tmp_path)
+    write_csv(tmp_path / "events.csv", ["user", "item"], [["ann", "i5"]])
+    events = {"file": "events.csv", "user": "user", "item": "item"}
+    dataset = tables.load(root=tmp_path, items=ITEMS, events=events, impressions=as_json(tmp_path), split=LATE)
+    assert [slate.history.tolist() for slate in dataset.slates("ann", "train")] == [[], [1]]
+    (note,) = dataset.notes
+    assert note.startswith("tables: its events have no time, and what was shown beside them has")
+
+
 def test_untimed_impressions_lie_in_parts_by_their_words_or_names(tmp_path):
     rows = [["ann", f"i{n % 12} i{(n + 1) % 12}", "1 0"] for n in range(60)]
     write_csv(tmp_path / "shown.csv", ["user", "shown", "clicked"], rows)
