@@ -7,6 +7,7 @@ import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,20 @@ LARGEST_PIXELS = 50_000_000
 """A phone's picture has 12 to 50 million. While the largest is decoded it takes 0.2 to 0.8 GB, by format."""
 
 _ORIENTATION = 0x0112
-_BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
+_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "ICO", "PPM", "TGA")
+"""What shops have; Pillow would know forty more, one of which (EPS) is a program to run."""
+_BROKEN = (
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, ArithmeticError, LookupError),
+    struct.error,
+)
 """What Pillow raises for broken files, by format."""
+
+
+@cache
+def _known() -> tuple[str, ...]:
+    """Those of _FORMATS that this Pillow knows."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 class _UnreadError(Exception):
@@ -69,7 +82,7 @@ class PictureReader:
             raise _UnreadError(f"has {size:,} bytes, and at most {LARGEST_BYTES:,} are read")
         try:
             content = path.read_bytes()
-            with Image.open(io.BytesIO(content)) as picture:
+            with Image.open(io.BytesIO(content), formats=_known()) as picture:
                 _check_pixels(picture)
                 if not _plain(picture) or hashlib.sha256(content).hexdigest() != digest:
                     return None

@@ -500,7 +500,7 @@ def _parse_value(hint: Any, value: Any, path: str) -> Any:
                 f"{nearest(str(value), map(str, arguments))}"
             )
         return value
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # a Literal | None is the latter
         return None if value is None else _parse_value(next(a for a in arguments if a is not type(None)), value, path)
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, list | tuple):
