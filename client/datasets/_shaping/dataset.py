@@ -63,7 +63,7 @@ class ShapedDataset:
         self.client_ids: Sequence[str] = self._registered()
         self._numbers = {name: number for number, name in enumerate(self._owners.names)}
         self.version = self._version(rows)
-        self.stand_in = self._owners.stand_in or (UNNAMED if shape.identity is None else None)
+        self.stand_in = self._owners.stand_in or (UNNAMED if shape.identity is None else source.told_from_rows)
         self.bad_rows = shape.bad_rows
         self.simulation_only = self._simulation_only()
         self.notes = tuple(str(found) for found in source.findings)

@@ -93,7 +93,8 @@ def deployed(root, **changes):
         "ledger": str(root / "ledger.sqlite"),
     }
     shape = {**ALONE, "split": PUBLIC, **changes}
-    spec = {"name": "tables", "root": str(root), "items": shops.ITEMS, "events": shops.EVENTS, **shape}
+    events = {**shops.EVENTS, "time_unit": "s"}
+    spec = {"name": "tables", "root": str(root), "items": shops.ITEMS, "events": events, **shape}
     return parse({"privacy": privacy, "dataset": spec}), load(**{k: v for k, v in spec.items() if k != "name"})
 
 
@@ -105,6 +106,7 @@ def test_a_deployment_takes_a_folder_that_is_one_client_and_refuses_all_else(wri
         ({"clients": {"partition": "iid", "clients": 3}}, "by a seed"),
         ({"identity": None}, "dataset.identity"),
         ({"bad_rows": 0.01}, "dataset.bad_rows: 1"),
+        ({"events": shops.EVENTS}, "dataset.events.time_unit"),
         ({"split": None}, "validation_from"),
         ({"candidates": None}, "candidates.from: catalogue"),
     ):

@@ -804,7 +804,7 @@ SAFE = {**PRIVATE, "ledger": "/var/lib/ledger.sqlite"}
 @pytest.mark.parametrize("case", list(ONLY))
 def test_what_holds_for_a_simulation_alone_says_so(case, tmp_path):
     shape, simulation_only, stand_in = ONLY[case]
-    dataset = load(tmp_path, MANY, **({"identity": "shop", "bad_rows": 1.0} | shape))
+    dataset = load(tmp_path, MANY, columns={"time_unit": "s"}, **({"identity": "shop", "bad_rows": 1.0} | shape))
     for said, expected in ((dataset.simulation_only, simulation_only), (dataset.stand_in, stand_in)):
         assert (said is None) == (expected is None)
         assert expected is None or expected in said
@@ -823,7 +823,7 @@ def test_what_holds_for_a_simulation_alone_says_so(case, tmp_path):
 
 
 def test_a_share_of_bad_rows_that_stops_a_client_is_for_no_deployment(tmp_path):
-    dataset = load(tmp_path, MANY, clients="all", identity="shop")
+    dataset = load(tmp_path, MANY, columns={"time_unit": "s"}, clients="all", identity="shop")
     with pytest.raises(PrivacyError, match="dataset.bad_rows=0.01 stops a client"):
         check_deployment(parse({"privacy": SAFE}), dataset)
 
