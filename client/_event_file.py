@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mmrank.errors import DatasetError
+from mmrank.privacy.database import committed
 
 APPLICATION = 0x6D6D6576
 """Stands in the file's header: no other SQLite file is taken for a store."""
@@ -104,14 +105,8 @@ class EventFile:
         with self._opened() as connection:
             if connection.execute("SELECT traces FROM about").fetchone() == (PROMISED,):
                 self._overwrite_if_free(connection)
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with committed(connection):
                 yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
 
     def overwrite(self) -> None:
         """Leave no byte of what was deleted in the file or its log; durable where the file is.

@@ -9,14 +9,14 @@ import time
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from mmrank.slates import EVENT_TYPES
+
 SECONDS_A_DAY = 86_400.0
 
 SHOWN = "shown"
 """The type of a row that says that the item stood before the person, and nothing of what they did with it."""
 
-TYPES = (SHOWN, "view", "click", "cart", "purchase")
-"""SHOWN and mmrank.slates.EVENT_TYPES, spelled again: that module loads torch, which takes seconds, and whoever notes
-one click has none. A test holds them together."""
+TYPES = (SHOWN, *EVENT_TYPES)
 
 LONGEST_ID = 1_000
 LONGEST_QUERY = 10_000

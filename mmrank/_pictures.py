@@ -4,37 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mmrank._picture_limits import BROKEN, LARGEST_BYTES, LARGEST_PIXELS, known_formats
 from mmrank.catalog import ImageSource
 from mmrank.encoders.image import _pixels
 
-LARGEST_BYTES = 64 << 20
-LARGEST_PIXELS = 50_000_000
-"""A phone's picture has 12 to 50 million. While the largest is decoded it takes 0.2 to 0.8 GB, by format."""
-
 _ORIENTATION = 0x0112
-_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "ICO", "PPM", "TGA")
-"""What shops have; Pillow would know forty more, one of which (EPS) is a program to run."""
-_BROKEN = (
-    *(OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, ArithmeticError, LookupError),
-    struct.error,
-)
-"""What Pillow raises for broken files, by format."""
-
-
-@cache
-def _known() -> tuple[str, ...]:
-    """Those of _FORMATS that this Pillow knows."""
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 class _UnreadError(Exception):
@@ -82,7 +63,7 @@ class PictureReader:
             raise _UnreadError(f"has {size:,} bytes, and at most {LARGEST_BYTES:,} are read")
         try:
             content = path.read_bytes()
-            with Image.open(io.BytesIO(content), formats=_known()) as picture:
+            with Image.open(io.BytesIO(content), formats=known_formats()) as picture:
                 _check_pixels(picture)
                 if not _plain(picture) or hashlib.sha256(content).hexdigest() != digest:
                     return None
@@ -91,7 +72,7 @@ class PictureReader:
             return None  # of a format that the source may know
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise _UnreadError(f"is too large: {error}") from None
-        except _BROKEN as error:
+        except BROKEN as error:
             raise _UnreadError(f"can't be decoded ({error})") from None
 
 
@@ -107,5 +88,5 @@ def _plain(picture: Image.Image) -> bool:
         return False
     try:
         return "exif" not in picture.info or picture.getexif().get(_ORIENTATION, 1) == 1
-    except _BROKEN:
+    except BROKEN:
         return False

@@ -7,12 +7,8 @@ rests on (noise, Poisson inclusion) is drawn from mmrank.privacy.noise instead.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
 
 
 def stream_key(seed: int, purpose: str, *names: str | int) -> int:
@@ -30,10 +26,3 @@ def stream_key(seed: int, purpose: str, *names: str | int) -> int:
 def numpy_generator(seed: int, purpose: str, *names: str | int) -> np.random.Generator:
     """A numpy generator (PCG64) for that stream."""
     return np.random.Generator(np.random.PCG64(stream_key(seed, purpose, *names)))
-
-
-def torch_generator(seed: int, purpose: str, *names: str | int) -> torch.Generator:
-    """A CPU torch generator for that stream (32 effective bits: never for privacy)."""
-    import torch
-
-    return torch.Generator().manual_seed(stream_key(seed, purpose, *names) % 2**63)

@@ -13,7 +13,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -494,11 +494,7 @@ def _parse_value(hint: Any, value: Any, path: str) -> Any:
         return _parse_component(value, path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(
-                f"Expected {path}={value!r} to be one of {', '.join(map(str, arguments))}."
-                f"{nearest(str(value), map(str, arguments))}"
-            )
+        one_of(path, value, arguments)
         return value
     if origin in (types.UnionType, typing.Union):  # a Literal | None is the latter
         return None if value is None else _parse_value(next(a for a in arguments if a is not type(None)), value, path)
@@ -539,6 +535,13 @@ def _parse_scalar(hint: Any, value: Any, path: str) -> Any:
 def _positive(path: str, value: float) -> None:
     if not value > 0:
         raise ConfigError(f"Expected {path}={value} to be above 0; set {path}.")
+
+
+def one_of(path: str, value: Any, known: Sequence[Any]) -> None:
+    """Raise ConfigError, with the nearest, where the setting is none of those."""
+    if value not in known:
+        words = [str(word) for word in known]
+        raise ConfigError(f"Expected {path}={value!r} to be one of {', '.join(words)}.{nearest(str(value), words)}")
 
 
 def bounded(path: str, value: float, low: float, high: float) -> None:

@@ -28,8 +28,6 @@ from simulations.rows._ranker import ranker_scorer
 from simulations.trec import Run, write_qrels, write_run
 
 MEASURES = ("ndcg@10", "mrr", "recall@10", "hit@3")
-TRAINED_ANEW = ("local_only", "personalised")
-"""Rows that keep no model, and train one a client: exported only where they are named."""
 STORED = ("federated", "federated_dp", "centralised")
 """Rows whose model the run kept."""
 

@@ -13,11 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from mmrank import components
-from mmrank.features import Work, build_features
+from mmrank.features import Work
 from mmrank.settings import Settings, parse
 from simulations import config as configs
 from simulations._stage import Shared, encoded, resolve_device
-from simulations.progress import Display, Pace
+from simulations.progress import Display
 from simulations.same_products import product_groups, same_products
 
 DATASETS = "client.datasets"
@@ -115,18 +115,8 @@ def encode(config: Path, overrides: Iterable[str], *, workers: int | None, conso
     """Fill the feature cache of a configuration, with so many threads; by default one for each core."""
     settings = configs.load(config, overrides)
     dataset = components.build(DATASETS, settings.dataset, entry="load")
-    display, pace = Display(console), Pace("products")
-    with display.phase("Features", kind="features") as update:
-        table = build_features(
-            dataset.catalog,
-            settings.model,
-            cache_dir=Path(settings.features_cache).expanduser(),
-            device=resolve_device(settings.device),
-            workers=workers,
-            progress=lambda name, done, total: update(
-                done, total, note=f"{name} of {total:,} products", detail=pace(name, done)
-            ),
-        )
+    display = Display(console)
+    table = encoded(settings, dataset, resolve_device(settings.device), display, Shared(), workers=workers)
     return {
         "dataset": dataset.name,
         "items": len(table),

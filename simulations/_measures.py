@@ -152,7 +152,7 @@ def _kept(stage: Stage, name: str, seed: int, scorer: Callable[[str, int], Score
         results: dict[Split, RowResult] = {}
         for split in SPLITS:
             with stage.display.phase(f"Measuring {name} on {split}", kind="evaluation"):
-                results[split] = stage.evaluator.measure(built, split)
+                results[split] = stage.evaluator.measure(built, split, off_policy=split == "test")
     _write(path, results)
     stage.keep_seconds()
     return results

@@ -18,7 +18,7 @@ from mmrank.features import FeatureTable, build_features
 from mmrank.settings import Settings
 from simulations._folder import RunFolder, write_json
 from simulations.evaluation import Evaluator
-from simulations.progress import Display, Update, silent
+from simulations.progress import Display, Pace, Update, silent
 from simulations.rows import RowContext
 
 
@@ -126,17 +126,23 @@ def _dataset(settings: Settings, shared: Shared) -> Dataset:
     return shared.dataset[1]
 
 
-def encoded(settings: Settings, dataset: Dataset, device: str, display: Display, shared: Shared) -> FeatureTable:
-    """The catalogue's features, from the cache or into it."""
+def encoded(
+    settings: Settings, dataset: Dataset, device: str, display: Display, shared: Shared, *, workers: int | None = None
+) -> FeatureTable:
+    """The catalogue's features, from the cache or into it, with so many threads; by default one for each core."""
     key = json.dumps([dataset.catalog.digest, settings.to_dict()["model"]], sort_keys=True)
     if shared.features is None or shared.features[0] != key:
+        pace = Pace("products")
         with display.phase("Features", kind="features") as update:
             table = build_features(
                 dataset.catalog,
                 settings.model,
                 cache_dir=Path(settings.features_cache).expanduser(),
                 device=device,
-                progress=lambda name, done, total: update(done, total, note=f"{name} of {total:,} products"),
+                workers=workers,
+                progress=lambda name, done, total: update(
+                    done, total, note=f"{name} of {total:,} products", detail=pace(name, done)
+                ),
             )
         shared.features = (key, table)
     return shared.features[1]

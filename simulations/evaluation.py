@@ -91,18 +91,25 @@ class Evaluator:
         self._history_length = history_length
         self._parts: dict[Split, _Part] = {}
 
-    def measure(self, scorer: Scorer, split: Split, *, clients: int | None = None) -> RowResult:
-        """Values of every slate of the part; `clients`: of the first so many alone, for choices that cost much."""
+    def measure(
+        self, scorer: Scorer, split: Split, *, clients: int | None = None, off_policy: bool = False
+    ) -> RowResult:
+        """Values of every slate of the part; `clients`: of the first so many alone, for choices that cost much.
+
+        off_policy: with the sums that IPS and SNIPS are made of.
+        """
         part = self._part(split)
         count = len(part.clients) if clients is None else min(clients, len(part.clients))
         owner = part.owner[: np.searchsorted(part.owner, count)]
-        found: dict[str, list[np.ndarray]] = {name: [] for name in (*METRICS, VALUE, WEIGHT)}
+        names = (*METRICS, VALUE, WEIGHT) if off_policy else METRICS
+        found: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for start, chunk in zip(range(0, len(owner), CHUNK), part.chunks, strict=False):
             chunk = chunk.first(len(owner) - start)
             batch = chunk.batch
             scores = scorer(chunk)
             values = slate_metrics(scores, batch.relevance.numpy(), batch.candidate_mask.numpy())
-            values |= weighted_clicks(scores, chunk.slates)
+            if off_policy:
+                values |= weighted_clicks(scores, chunk.slates)
             for name, value in values.items():
                 found[name].append(value)
         joined = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in found.items()}

@@ -22,6 +22,10 @@ class Dataset(Protocol):
     nothing can be dropped by its age, so no budget may be renewed.
     stand_in, where a data set has it: a sentence that says why its clients are no real ones, or None; refused in a
     deployment alone. client_ids: the public registry; may be lazy, and holds 100,000 names without cost.
+
+    Where a data set has them: split_by, `time` or what else its parts are cut by; brought_rows, names of its slates'
+    `scores`; slate_counts(), int64 [clients, 3], without making slates; left_out(client, split), by reason; notes, what
+    its files said; bad_rows, from which share of bad rows on it stops, which a deployment wants to be 1.
     """
 
     name: str

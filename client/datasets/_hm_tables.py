@@ -12,8 +12,8 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from client.datasets._reading.pictures import decoded
 from mmrank.errors import ConfigError, DatasetError
 
 ARTICLES, TRANSACTIONS = "articles.csv", "transactions_train.csv"
@@ -233,16 +233,15 @@ class Pictures:
         self.missing = sum(item_id not in present for item_id in self.item_ids)
 
     def __call__(self, index: int) -> np.ndarray | None:
-        """uint8 [height, width, 3], or None where the file is absent or broken."""
+        """uint8 [height, width, 3], or None where the file is absent, too large or broken."""
         path = self.path(index)
         if path is None:
             return None
-        try:
-            with Image.open(path) as picture:
-                return np.asarray(picture.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow raises for broken files
+        found = decoded(Path(path))
+        if isinstance(found, str):
             self.unreadable.add(index)
             return None
+        return found
 
     def digest(self, index: int) -> str | None:
         """sha256 of the file, or None where there is none."""

@@ -77,15 +77,12 @@ class Lists:
 class Source:
     """A data set before it is cut into clients and slates.
 
-    name: of the reader. identity: names the data in ledgers, the same wherever they are read as another configuration.
-    fields: further public texts of each item (colour, brand), from which queries may be derived and clients made.
-    told_from_rows: what of the reading was told from somebody's rows, and may turn with them; None where nothing was.
-    users, queries, groups: the names by number. user_column, group_column: what they were read from. findings: what was
-    wrong.
+    name: of the reader. fields: further public texts of each item (colour, brand), from which queries may be derived
+    and clients made. users, queries, groups: the names by number. user_column, group_column: what they were read from.
+    findings: what was wrong.
     """
 
     name: str
-    identity: str
     catalog: Catalog
     findings: Findings
     events: Events | None = None
@@ -93,7 +90,6 @@ class Source:
     users: Sequence[str] = ()
     queries: Sequence[str] = ()
     groups: Sequence[str] = ()
-    told_from_rows: str | None = None
     user_column: str = "user"
     group_column: str | None = None
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)

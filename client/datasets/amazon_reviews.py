@@ -95,7 +95,6 @@ def read(
     events = read_events(root, columns, items, names, findings=findings, now_days=now_days, progress=progress)
     return Source(
         name="amazon_reviews",
-        identity=f"amazon_reviews/{shape.identity or root}",
         catalog=items.catalog,
         fields=items.fields,
         findings=findings,

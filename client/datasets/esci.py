@@ -36,7 +36,8 @@ from client.datasets._shaping.loader import loader
 from client.datasets._shaping.parts import Parts
 from client.datasets._shaping.settings import Shape
 from client.datasets._source import NONE, Lists, Source, lists_of
-from mmrank.errors import ConfigError, DatasetError, nearest
+from mmrank.errors import DatasetError
+from mmrank.settings import one_of
 
 HOLDS = f"{EXAMPLES} and {PRODUCTS}"
 SIZE = "small 48,300 queries and 1.1 million judgments; large 130,652 and 2.6 million"
@@ -65,13 +66,13 @@ def read(
     progress: Progress | None = None,
 ) -> Source:
     """See the module. Raises ConfigError for a setting that is none, DatasetError for files that are no ESCI."""
-    _one_of("locale", locale, (*LOCALES, "all"))
-    _one_of("version", version, VERSIONS)
-    _one_of("gains", gains, tuple(GAINS))
-    _one_of("products", products, ("judged", "all"))
+    one_of("dataset.locale", locale, (*LOCALES, "all"))
+    one_of("dataset.version", version, VERSIONS)
+    one_of("dataset.gains", gains, tuple(GAINS))
+    one_of("dataset.products", products, ("judged", "all"))
     texts: tuple[Any, ...] = tuple(text) if isinstance(text, (list, tuple)) else (text,)
     for column in texts:
-        _one_of("text", column, TEXTS)
+        one_of("dataset.text", column, TEXTS)
     for file in (EXAMPLES, PRODUCTS):
         _unpacked(root, file)
     names = {"key": Names(), "query_id": Names(), "query": Names()}
@@ -82,19 +83,12 @@ def read(
     queries = names["query"].names()
     return Source(
         name="esci",
-        identity=f"esci/{shape.identity or root}",
         catalog=items.catalog,
         fields=items.fields,
         findings=findings,
         lists=(_lists(rows, names["query_id"].names(), queries, shape.split.validation_fraction, findings),),
         queries=queries,
     )
-
-
-def _one_of(name: str, value: Any, known: Sequence[str]) -> None:
-    if value not in known:
-        near = nearest(str(value), known)
-        raise ConfigError(f"Expected dataset.{name}={value!r} to be one of {', '.join(known)}.{near}")
 
 
 def _unpacked(root: Path, file: str) -> None:

@@ -37,7 +37,8 @@ from client.datasets._shaping.loader import loader
 from client.datasets._shaping.parts import Parts
 from client.datasets._shaping.settings import Shape
 from client.datasets._source import NONE, Events, Lists, Source, events_of, lists_of
-from mmrank.errors import ConfigError, DatasetError, nearest
+from mmrank.errors import ConfigError, DatasetError
+from mmrank.settings import one_of
 
 HOLDS = "product_meta_data.txt and user_behavior_data.txt of JDsearch"
 SIZE = "about 170,000 people and 12.9 million products"
@@ -59,10 +60,7 @@ def read(
     progress: Progress | None = None,
 ) -> Source:
     """See the module. Raises ConfigError for a setting that is none, DatasetError for files that are no JDsearch."""
-    known = ("shown", "behaviour")
-    if slates not in known:
-        near = nearest(str(slates), known)
-        raise ConfigError(f"Expected dataset.slates={slates!r} to be one of {', '.join(known)}.{near}")
+    one_of("dataset.slates", slates, ("shown", "behaviour"))
     if people is not None and (isinstance(people, bool) or not isinstance(people, int) or people < 1):
         raise ConfigError(f"Expected dataset.people={people!r} to be a whole number of at least 1, or nothing for all.")
     behaviour = People(file=_file(root, BEHAVIOUR), findings=findings)
@@ -83,7 +81,6 @@ def read(
     lists = _lists(shown, words, shape) if slates == "shown" else None
     return Source(
         name="jdsearch",
-        identity=f"jdsearch/{shape.identity or root}",
         catalog=items.catalog,
         fields=items.fields,
         findings=findings,

@@ -84,7 +84,6 @@ def read(
     lists, events = _behaviour(log, item_of)
     return Source(
         name="metarank",
-        identity=f"metarank/{shape.identity or root}",
         catalog=items.catalog,
         fields=items.fields,
         findings=findings,

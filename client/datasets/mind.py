@@ -79,7 +79,6 @@ def read(
     lists, history = shown.lists()
     return Source(
         name="mind",
-        identity=f"mind/{shape.identity or root}",
         catalog=items.catalog,
         fields=items.fields,
         findings=findings,

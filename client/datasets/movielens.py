@@ -89,7 +89,6 @@ def read(
     events = read_events(root, columns, made, names, findings=findings, now_days=now_days, progress=progress)
     return Source(
         name="movielens",
-        identity=f"movielens/{shape.identity or root}",
         catalog=made.catalog,
         findings=findings,
         events=events,

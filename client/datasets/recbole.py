@@ -114,7 +114,6 @@ def read(
     )
     return Source(
         name="recbole",
-        identity=f"recbole/{shape.identity or root}",
         catalog=items.catalog,
         fields=items.fields,
         findings=findings,

@@ -81,7 +81,7 @@ def read(
         raise DatasetError(f"{names}: no row `grade qid:1 1:0.5 2:0.1 ...` in it that can be used.{_first(findings)}")
     words = {name: known.get(name, f"q{name}") for name in reader.judged.of}
     lists, queries = reader.judged.lists(words, shape, findings, names)
-    return kept.source(lists, queries, shape, findings)
+    return kept.source(lists, queries, findings)
 
 
 def _joined(
@@ -128,7 +128,7 @@ class _Items(Protocol):
         """The files of a part have been read."""
         ...
 
-    def source(self, lists: Lists, queries: Sequence[str], shape: Shape, findings: Findings) -> Source: ...
+    def source(self, lists: Lists, queries: Sequence[str], findings: Findings) -> Source: ...
 
 
 class _Pairs:
@@ -149,14 +149,13 @@ class _Pairs:
     def settle(self) -> None:
         self._words.settle()
 
-    def source(self, lists: Lists, queries: Sequence[str], shape: Shape, findings: Findings) -> Source:
+    def source(self, lists: Lists, queries: Sequence[str], findings: Findings) -> Source:
         text = "titles are features of a query and a document: public in a judged collection, and in no shop's log"
         findings.add("note", "titles", self._file, text)
         ids = tuple(self._ids)
         made = items_of(ids, [""] * len(ids), name="svmlight", file=self._file, root=self._root)
         return Source(
             name="svmlight",
-            identity=f"svmlight/{shape.identity or self._root}",
             catalog=replace(made.catalog, titles=self._words.titles()),
             findings=findings,
             lists=(lists,),
@@ -177,7 +176,7 @@ class _Joined:
     def settle(self) -> None:
         pass
 
-    def source(self, lists: Lists, queries: Sequence[str], shape: Shape, findings: Findings) -> Source:
+    def source(self, lists: Lists, queries: Sequence[str], findings: Findings) -> Source:
         return replace(self._items, lists=(lists,), queries=queries)
 
 

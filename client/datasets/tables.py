@@ -126,8 +126,6 @@ def read_columns(
     user = next((table.user for table in (columns.events, columns.impressions) if table and table.user), "user")
     return Source(
         name=name,
-        identity=f"{name}/{shape.identity or root}",
-        told_from_rows=_told(columns),
         catalog=found.catalog,
         fields=found.fields,
         findings=findings,
@@ -139,17 +137,6 @@ def read_columns(
         user_column=user,
         group_column=group_column,
     )
-
-
-def _told(columns: Columns) -> str | None:
-    """Which table's times are in a unit that its first rows tell."""
-    for name in ("events", "impressions"):
-        table = getattr(columns, name)
-        if table is not None and table.time is not None and table.time_unit == "auto":
-            return (
-                f"The unit of its times is told from somebody's rows; set dataset.{name}.time_unit, for example to s."
-            )
-    return None
 
 
 def _map(kind: Any, given: Mapping[str, Any], name: str) -> Any:

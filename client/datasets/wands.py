@@ -25,7 +25,7 @@ from client.datasets._reading.judgments import JudgmentColumns, read_judgments
 from client.datasets._shaping.loader import loader
 from client.datasets._shaping.settings import Shape
 from client.datasets._source import Source
-from mmrank.errors import ConfigError, nearest
+from mmrank.settings import one_of
 
 HOLDS = "product.csv, query.csv and label.csv of WANDS"
 SIZE = "480 queries, 42,994 products, 233,448 judgments"
@@ -52,9 +52,7 @@ def read(
     """See the module. Raises ConfigError for a setting that is none, DatasetError for files that are no WANDS."""
     texts: tuple[Any, ...] = tuple(text) if isinstance(text, (list, tuple)) else (text,)
     for name, value, known in (("gains", gains, tuple(GAINS)), *(("text", column, TEXTS) for column in texts)):
-        if value not in known:
-            near = nearest(str(value), known)
-            raise ConfigError(f"Expected dataset.{name}={value!r} to be one of {', '.join(known)}.{near}")
+        one_of(f"dataset.{name}", value, known)
     items = _items(root, texts, findings, progress)
     names = Vocabulary()
     columns = JudgmentColumns(
@@ -70,7 +68,6 @@ def read(
     lists = read_judgments(root, columns, items, names, findings=findings, progress=progress)
     return Source(
         name="wands",
-        identity=f"wands/{shape.identity or root}",
         catalog=items.catalog,
         fields=items.fields,
         findings=findings,

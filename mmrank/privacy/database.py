@@ -15,6 +15,19 @@ from mmrank.errors import PrivacyError
 BUSY_SECONDS = 60.0
 
 
+@contextmanager
+def committed(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that no other writes into: committed at the end, undone by an error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
 class Database:
     """Safe for threads, forks and several processes at once.
 
@@ -60,14 +73,8 @@ class Database:
         with self._lock, self._refusing():
             connection = self._connected()
             self._check_place()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with committed(connection):
                 yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:

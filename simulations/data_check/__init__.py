@@ -5,26 +5,24 @@ Nothing is trained, and nothing leaves the machine. What is said of people is fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from client.datasets import Dataset
 from client.datasets._reading.behaviour import give_back
 from client.datasets._reading.files import data_root
 from client.datasets._reading.findings import Findings
-from client.datasets._shaping.dataset import ShapedDataset
-from client.datasets._shaping.loader import SHAPE
-from client.datasets._shaping.settings import shape_of
-from client.datasets._source import Source
+from client.datasets._shaping.dataset import shaped
+from client.datasets._shaping.loader import parted
 from mmrank import components
 from mmrank.errors import MmrankError
 from mmrank.settings import Settings
 from simulations.data_check.columns import check_columns
-from simulations.data_check.facts import facts_of, source_facts
+from simulations.data_check.facts import facts_of, slate_counts, source_facts
 from simulations.data_check.labels import check_labels
 from simulations.data_check.pictures import check_pictures
 from simulations.data_check.units import check_units
@@ -35,12 +33,15 @@ FAMILY = "client.datasets"
 
 @dataclass(kw_only=True)
 class Checked:
-    """What was found. facts: for result and page. dataset: None where it can't be used."""
+    """What was found. facts: for result and page. dataset: None where it can't be used. counts: int64 [clients, 3], its
+    slates by part.
+    """
 
     settings: Settings
     findings: Findings
     facts: dict[str, Any] = field(default_factory=dict)
     dataset: Dataset | None = None
+    counts: np.ndarray | None = None
 
     @property
     def usable(self) -> bool:
@@ -68,14 +69,7 @@ def check(settings: Settings, *, console: Console | None = None, pictures: bool 
     module = components.load(FAMILY, str(settings.dataset["name"]))
     try:
         if hasattr(module, "read"):
-            source, root = _read(module, settings, checked, display)
-            checked.facts |= source_facts(source)
-            check_columns(source, root, settings.dataset, checked.findings)
-            give_back()
-            with display.phase("Clients and parts", kind="check"):
-                shape = shape_of(_shape(settings.dataset))
-                checked.findings.check(shape.bad_rows)
-                checked.dataset = ShapedDataset(source, shape, root=root)
+            checked.dataset = _read(module, checked, display)
         else:
             with display.phase(f"Data set {settings.dataset['name']}", kind="check"):
                 checked.dataset = components.build(FAMILY, settings.dataset, entry="load")
@@ -84,8 +78,9 @@ def check(settings: Settings, *, console: Console | None = None, pictures: bool 
         return checked
     dataset = checked.dataset
     with display.phase("Slates", kind="check"):
-        checked.facts |= facts_of(dataset)
-        check_units(dataset, settings, checked.findings, checked.facts)
+        checked.counts = slate_counts(dataset)
+        checked.facts |= facts_of(dataset, checked.counts)
+        check_units(dataset, settings, checked.findings, checked.facts, checked.counts)
     with display.phase("Labels", kind="check"):
         checked.facts["labels"] = check_labels(dataset, checked.findings, seed=settings.seed)
     if pictures:
@@ -94,22 +89,18 @@ def check(settings: Settings, *, console: Console | None = None, pictures: bool 
     return checked
 
 
-def _read(module: Any, settings: Settings, checked: Checked, display: Display) -> tuple[Source, Path]:
-    own = {key: value for key, value in settings.dataset.items() if key not in (*SHAPE, "name", "root")}
-    root = data_root(settings.dataset.get("root"), holds=module.HOLDS)
-    with display.phase(f"Reading {settings.dataset['name']}", kind="check") as update:
-        source = module.read(
-            root,
-            shape=shape_of(_shape(settings.dataset)),
-            findings=checked.findings,
-            progress=_counting(update),
-            **own,
-        )
-    return source, root
-
-
-def _shape(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in dataset.items() if key in SHAPE and value is not None}
+def _read(module: Any, checked: Checked, display: Display) -> Dataset:
+    """The data set of a reader, each row read once. Raises what makes it unusable."""
+    settings = {key: value for key, value in checked.settings.dataset.items() if key != "name"}
+    root = data_root(settings.pop("root", None), holds=module.HOLDS)
+    shape, own = parted(settings)
+    with display.phase(f"Reading {module.__name__.rpartition('.')[2]}", kind="check") as update:
+        source = module.read(root, shape=shape, findings=checked.findings, progress=_counting(update), **own)
+    checked.facts |= source_facts(source)
+    check_columns(source, root, checked.settings.dataset, checked.findings)
+    give_back()
+    with display.phase("Clients and parts", kind="check"):
+        return shaped(source, shape, root=root)
 
 
 def _counting(update: Callable[..., None]) -> Callable[[int], None]:

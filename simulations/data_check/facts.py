@@ -60,12 +60,11 @@ def source_facts(source: Source) -> dict[str, Any]:
     return found
 
 
-def facts_of(dataset: Dataset) -> dict[str, Any]:
-    """Items, clients and slates. Slates of many clients are counted without making them, where the data set can."""
+def facts_of(dataset: Dataset, counts: np.ndarray) -> dict[str, Any]:
+    """Items, clients and slates; counts: see `slate_counts`."""
     catalog = dataset.catalog
     titled = [title for title in catalog.titles if title.strip()]
     prices = catalog.prices[np.isfinite(catalog.prices)]
-    counts = slate_counts(dataset)
     sizes = counts.sum(axis=1)
     return {
         "items": len(catalog),

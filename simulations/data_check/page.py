@@ -11,7 +11,6 @@ import numpy as np
 from client.datasets import Dataset
 from client.datasets._reading.findings import Finding
 from simulations.data_check import Checked
-from simulations.data_check.facts import slate_counts
 from simulations.report import _page
 from simulations.report._pictures import thumbnail
 
@@ -49,9 +48,13 @@ def page(checked: Checked) -> str:
         _page.section("Rows read", _page.facts((file, f"{rows:,}") for file, rows in facts.get("rows", {}).items())),
         _page.section("Labels", _page.facts((key, _value(value)) for key, value in facts.get("labels", {}).items())),
     ]
-    if checked.dataset is not None:
+    if checked.dataset is not None and checked.counts is not None:
         dataset = checked.dataset
-        body += [_distributions(dataset), _partition(dataset), _pictures(dataset, facts.get("pictures", {}))]
+        body += [
+            _distributions(dataset, checked.counts.sum(axis=1)),
+            _partition(dataset),
+            _pictures(dataset, facts.get("pictures", {})),
+        ]
     return _page.page(f"mmrank data check: {name}", body)
 
 
@@ -77,13 +80,12 @@ def _value(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _distributions(dataset: Dataset) -> str:
+def _distributions(dataset: Dataset, sizes: np.ndarray) -> str:
     try:
         from simulations.report._plots import counts_plot
     except ModuleNotFoundError:  # matplotlib comes with [sim], and a merchant's node does without
         return ""
-    sizes = slate_counts(dataset).sum(axis=1)
-    plots = [counts_plot(sizes[sizes > 0], label="slates of a client", of="clients")]
+    plots = [counts_plot(sizes[sizes > 0].tolist(), label="slates of a client", of="clients")]
     prices = dataset.catalog.prices[np.isfinite(dataset.catalog.prices) & (dataset.catalog.prices > 0)]
     if len(prices):
         plots.append(counts_plot(prices, label="price", of="items"))

@@ -13,14 +13,16 @@ from client.promises import check_unit
 from client.retention import check_calendar
 from mmrank.errors import PrivacyError
 from mmrank.settings import Settings
-from simulations.data_check.facts import quantiles, slate_counts
+from simulations.data_check.facts import quantiles
 
 CLIENTS = 500
 FEW_A_STEP = 1.0
 """Of fewer sampled units a step, most steps of a client are noise alone."""
 
 
-def check_units(dataset: Dataset, settings: Settings, findings: Findings, facts: dict[str, Any]) -> None:
+def check_units(
+    dataset: Dataset, settings: Settings, findings: Findings, facts: dict[str, Any], counts: np.ndarray
+) -> None:
     """Warn of clients too small for the unit, and of contributions above K; an error for a unit that can't be promised.
 
     Counts are of the training part, of at most CLIENTS clients.
@@ -38,7 +40,7 @@ def check_units(dataset: Dataset, settings: Settings, findings: Findings, facts:
         )
     if privacy.mechanism != "dp_sgd":
         return
-    units = _units(dataset, settings, findings, facts)
+    units = counts[:, 0] if privacy.unit == "slate" else _people(dataset, settings, findings, facts)
     expected = units * privacy.sampling_rate
     small = int((expected < FEW_A_STEP).sum())
     facts["units_of_a_client"] = quantiles(units)
@@ -93,10 +95,8 @@ def _histories(dataset: Dataset, length: int, findings: Findings, facts: dict[st
         )
 
 
-def _units(dataset: Dataset, settings: Settings, findings: Findings, facts: dict[str, Any]) -> np.ndarray:
-    """How many units each client has in training."""
-    if settings.privacy.unit == "slate":
-        return slate_counts(dataset)[:, 0]
+def _people(dataset: Dataset, settings: Settings, findings: Findings, facts: dict[str, Any]) -> np.ndarray:
+    """How many people each client has in training."""
     found, contributions = [], []
     for client in dataset.client_ids[:CLIENTS]:
         users = np.array([slate.user for slate in dataset.slates(client, "train")], np.int64)

@@ -101,6 +101,7 @@ def read_events(
     future, or of an unknown type, is left out and said. Raises DatasetError as `blocks`.
     """
     reader = Rows(items, findings, time_unit=columns.time_unit, now_days=now_days)
+    tell_unit("events", columns.time, columns.time_unit, findings)
     kinds = {name.lower(): KINDS[kind] for name, kind in columns.types.items()}
     kinds = {**KINDS, **kinds}
     parts = Parts(names)
@@ -215,6 +216,14 @@ def _relevance(columns: EventColumns, kind: np.ndarray, weight: np.ndarray) -> n
     if columns.liked is not None:
         return (weight >= columns.liked).astype(np.float32)
     return RELEVANCE[kind]
+
+
+def tell_unit(table: str, time: str | None, unit: str, findings: Findings) -> None:
+    """Say that the unit of a table's times is told from its rows, where it is; whatever the rows are."""
+    if time is not None and unit == "auto":
+        findings.told.append(
+            f"The unit of its times is told from somebody's rows; set dataset.{table}.time_unit, for example to s."
+        )
 
 
 class Rows:

@@ -58,12 +58,15 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Collects findings; the same fault of the same file and column is counted, not repeated. rows: read so far, by
-    file.
+    """Collects findings; the same fault of the same file and column is counted, not repeated.
+
+    rows: read so far, by file. told: what of the reading was told from somebody's rows, and so may turn with them, a
+    sentence each with its remedy.
     """
 
     _found: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
+    told: list[str] = field(default_factory=list)
 
     def add(
         self,

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from client.datasets._reading import values
-from client.datasets._reading.behaviour import TOO_MUCH, Parts, Rows, Vocabulary
+from client.datasets._reading.behaviour import TOO_MUCH, Parts, Rows, Vocabulary, tell_unit
 from client.datasets._reading.blocks import Block, Layout, Progress, blocks
 from client.datasets._reading.findings import Findings
 from client.datasets._reading.items import Items
@@ -77,6 +77,7 @@ def read_impressions(
     holds lists here and single items there.
     """
     reader = Rows(items, findings, time_unit=columns.time_unit, now_days=now_days)
+    tell_unit("impressions", columns.time, columns.time_unit, findings)
     ids = Names()
     parts = Parts(names, own=ids)
     lists_seen = 0

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from client.datasets._reading.files import within
-
-LARGEST_BYTES = 64 << 20
-LARGEST_PIXELS = 50_000_000
-"""150 MB decoded; a phone's picture has 12 to 50 million pixels."""
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "AVIF", "JPEG2000", "TIFF", "BMP", "ICO", "PPM", "TGA")
-"""What shops have. Whatever a file is called, Pillow would know forty more; one of them, EPS, is a program to run."""
-BROKEN = (
-    *(OSError, SyntaxError, ValueError, TypeError, EOFError, RuntimeError, ArithmeticError, LookupError, struct.error),
-    *(Image.DecompressionBombError, Warning),
-)
-"""What Pillow raises for broken files, by format; a warning where the process makes errors of them."""
+from mmrank._picture_limits import BROKEN, LARGEST_BYTES, LARGEST_PIXELS, known_formats
 
 
 def decoded(path: Path) -> np.ndarray | str:
@@ -49,13 +37,6 @@ def fault_of_picture(path: Path) -> str | None:
     return None
 
 
-@cache
-def _known() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow knows."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
 class _TooLargeError(ValueError):
     """Nothing of the picture is decoded."""
 
@@ -64,7 +45,7 @@ def _opened(path: Path) -> Image.Image:
     """The picture, its header read alone. Raises what BROKEN names."""
     if path.stat().st_size > LARGEST_BYTES:
         raise _TooLargeError(f"larger than {LARGEST_BYTES >> 20} MB")
-    picture = Image.open(path, formats=_known())
+    picture = Image.open(path, formats=known_formats())
     if picture.width * picture.height <= LARGEST_PIXELS:
         return picture
     picture.close()
@@ -123,8 +104,3 @@ class FolderPictures:
             return path if path is not None and path.is_file() else None
         except OSError:  # a name that is too long for the disk
             return None
-
-
-def no_pictures(items: int) -> FolderPictures:
-    """Of a catalogue without pictures."""
-    return FolderPictures(root=Path("/"), paths=("",) * items)

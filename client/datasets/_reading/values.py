@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, overload
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 from mmrank.errors import ConfigError, DatasetError
 
-TimeUnit = Literal["auto", "s", "ms", "us", "ns", "days", "yyyymmdd"]
 UNITS: dict[str, float] = {"s": 86_400.0, "ms": 86_400e3, "us": 86_400e6, "ns": 86_400e9, "days": 1.0}
 """How many of each are a day."""
 NONE = -1

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-import bm25s
 import numpy as np
 
-from mmrank.encoders.text._tokens import tokens
+from mmrank._title_search import TitleSearch
 
 OVERSAMPLING = 8
 """Choices drawn for each candidate needed: most repeat an item rarely, so one draw is nearly always enough."""
@@ -103,12 +102,10 @@ class Asked:
 
 
 class Nearest:
-    """The items whose titles are nearest to the words, by BM25 (Robertson et al. 1994); public titles alone."""
+    """The items whose titles are nearest to the words, by BM25; public titles alone."""
 
     def __init__(self, titles: Sequence[str]) -> None:
-        self._index = bm25s.BM25()
-        self._index.index([tokens(title) or [""] for title in titles], show_progress=False)
-        self._known = frozenset(self._index.vocab_dict)
+        self._search = TitleSearch(titles)
         self._kept = lru_cache(maxsize=512)(self._best)
 
     def draw(self, *, count: int, query: str, among: np.ndarray | None, taken: np.ndarray) -> np.ndarray:
@@ -119,9 +116,8 @@ class Nearest:
         return items[~np.isin(items, taken)][:count]
 
     def _best(self, query: str) -> np.ndarray:
-        words = [word for word in tokens(query) if word in self._known]
-        if not words:
+        scores = self._search.scores(query)
+        if scores is None:
             return np.zeros(0, np.int64)
-        scores = self._index.get_scores(words)
         best = np.argsort(-scores, kind="stable")[:NEAREST]
         return best[scores[best] > 0]

@@ -63,7 +63,8 @@ class ShapedDataset:
         self.client_ids: Sequence[str] = self._registered()
         self._numbers = {name: number for number, name in enumerate(self._owners.names)}
         self.version = self._version(rows)
-        self.stand_in = self._owners.stand_in or (UNNAMED if shape.identity is None else source.told_from_rows)
+        unnamed = UNNAMED if shape.identity is None else None
+        self.stand_in = self._owners.stand_in or unnamed or next(iter(source.findings.told), None)
         self.bad_rows = shape.bad_rows
         self.simulation_only = self._simulation_only()
         self.notes = tuple(str(found) for found in source.findings)
@@ -79,7 +80,7 @@ class ShapedDataset:
     def data_identity(self, client_id: str) -> str:
         """The table and the client, whatever candidates and queries this run has."""
         self._number(client_id)
-        return f"{self.source.identity}/{self._owners.by}/{client_id}"
+        return f"{self.name}/{self.shape.identity or self.root}/{self._owners.by}/{client_id}"
 
     def slates(self, client_id: str, split: Split) -> list[Slate]:
         """Private: that client's slates in that part, by time."""

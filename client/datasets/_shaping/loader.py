@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,9 @@ def loader(read: Callable[..., Source], *, holds: str) -> Callable[..., ShapedDa
     ]
 
     def load(*, root: str | Path | None = None, **settings: Any) -> ShapedDataset:
-        shared = {name: settings.pop(name) for name in SHAPE if name in settings}
-        shape = shape_of({name: value for name, value in shared.items() if value is not None})
+        shape, rest = parted(settings)
         folder = data_root(root, holds=holds)
-        return shaped(read(folder, shape=shape, findings=Findings(), **settings), shape, root=folder)
+        return shaped(read(folder, shape=shape, findings=Findings(), **rest), shape, root=folder)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     place = inspect.Parameter("root", keyword, default=None)
@@ -43,6 +42,12 @@ def loader(read: Callable[..., Source], *, holds: str) -> Callable[..., ShapedDa
     load.__signature__ = inspect.Signature([place, *own, *common])  # type: ignore[attr-defined]
     load.__doc__ = read.__doc__
     return load
+
+
+def parted(settings: Mapping[str, Any]) -> tuple[Shape, dict[str, Any]]:
+    """(the shape, the reader's own settings) of a data set's settings without name and root. Raises ConfigError."""
+    shared = {name: value for name, value in settings.items() if name in SHAPE and value is not None}
+    return shape_of(shared), {name: value for name, value in settings.items() if name not in SHAPE}
 
 
 def _default(item: dataclasses.Field[Any]) -> Any:

@@ -24,7 +24,6 @@ LONGEST_HISTORY = 1000
 """Events that a slate holds at most; model.history_length may not be larger."""
 WIDTHS = {"day": 1.0, "hour": 1 / 24, "event": 0.0}
 TOO_FEW = "fewer than 2 candidates"
-NOTHING_CHOSEN = "nothing chosen in the moment"
 
 
 @dataclass(frozen=True, kw_only=True)
