@@ -88,7 +88,8 @@ def _say(checked: Any, html: Path | None) -> None:
     lines = {key: facts[key] for key in shown if facts.get(key) not in (None, {}, [])}
     if isinstance(lines.get("pictures"), dict):
         lines["pictures"] = {key: value for key, value in lines["pictures"].items() if key != "examples"}
-    print_lines([{"what": key, "found": _words(value)} for key, value in lines.items()])
+    if lines:
+        print_lines([{"what": key, "found": _words(value)} for key, value in lines.items()])
     for found in checked.findings:
         typer.echo(f"{found.level}: {found}")
     typer.echo("\nIt can be used." if checked.usable else "\nIt can't be used yet.")

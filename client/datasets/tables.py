@@ -34,7 +34,7 @@ from mmrank.errors import ConfigError
 from mmrank.settings import parse_table
 
 HOLDS = "the tables that items, events, judgments and impressions name"
-SIZE = "as large as yours: ten million events are checked within 1 GB"
+SIZE = "as large as yours: ten million events are checked in about 1 GB"
 _LAYOUT = tuple(item.name for item in dataclasses.fields(Layout))
 
 
